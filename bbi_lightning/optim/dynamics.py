@@ -1,0 +1,195 @@
+"""The arithmetic of a step on lists of tensors: one pass over memory wherever the formulas allow it.
+
+``momenta`` hold π up to one common scale (see ecd.py), so putting π on the energy shell costs nothing.
+
+On a CPU the kick and the drift of one step are a step of SGD with momentum whose coefficients change from
+step to step; torch's fused kernel does it in one pass. Work is cut into runs of about half a million
+elements so that |π|² is summed while the new momentum is still in the cache: a separate pass would cost
+0.4 of a step of SGD, this costs 0.27 (measured on one core of an AMD EPYC, ResNet-50).
+
+Sums over parameters are float32 in blocks of 2¹⁸ elements and float64 across blocks: right to 1e-6 for 10⁸
+elements, where one float32 dot product is off by 1e-2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bbi_lightning.optim.scalars import Scalar
+
+RUN_ELEMENTS = 1 << 19
+BLOCK_ELEMENTS = 1 << 18
+FUSED_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """Return the memory of a dense tensor as a vector, whatever its memory format."""
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Return whether the tensor fills its memory: neither overlapping nor with gaps."""
+    return torch.empty_like(tensor).stride() == tensor.stride()
+
+
+def squared_norm(tensors: Iterable[Tensor]) -> float:
+    """Return Σ x² over all tensors as a float64 number (synchronises on an accelerator)."""
+    return float(sum(_blockwise_dot(x, x) for x in tensors))
+
+
+def inner(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> float:
+    """Return Σ x·y over pairs of equally shaped tensors as a float64 number."""
+    return float(sum(_blockwise_dot(x, y) for x, y in zip(xs, ys, strict=True)))
+
+
+def squared_norm_on_device(tensors: Sequence[Tensor]) -> Tensor:
+    """Return Σ x² as a 0-dim float64 tensor on the tensors' device, without synchronisation."""
+    norms = torch._foreach_norm([t for t in tensors if t.numel() > 0])
+    return torch.stack(list(norms)).double().square().sum()
+
+
+def inner_on_device(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
+    """Return Σ x·y as a 0-dim float64 tensor on the tensors' device, without synchronisation."""
+    products = torch._foreach_mul(list(xs), list(ys))
+    return torch.stack([p.sum(dtype=torch.float64) for p in products]).sum()
+
+
+def _blockwise_dot(x: Tensor, y: Tensor) -> float:
+    if x.dtype in (torch.bfloat16, torch.float16):
+        x, y = x.float(), y.float()
+    if x.stride() != y.stride() or not is_dense(x):
+        x, y = x.contiguous(), y.contiguous()
+    x, y = flat(x), flat(y)
+    if x.numel() <= BLOCK_ELEMENTS:
+        return float(torch.dot(x, y))
+    blocks = zip(x.split(BLOCK_ELEMENTS), y.split(BLOCK_ELEMENTS), strict=True)
+    return sum(float(torch.dot(a, b)) for a, b in blocks)
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """One parameter group's share of a step: m ← keep·m + kick·g, then θ ← θ + drift·m.
+
+    Floats on the CPU path, 0-dim float64 tensors on the device path.
+    """
+
+    keep: Scalar
+    kick: Scalar
+    drift: Scalar
+    weight_decay: float = 0.0
+
+
+class Run(NamedTuple):
+    """About RUN_ELEMENTS of parameters that one kernel call updates, as views into the real tensors."""
+
+    indices: range
+    """Which parameters of the list these are."""
+    window: slice | None
+    """Which part of the (single, large) parameter, or None for whole parameters."""
+    params: list[Tensor]
+    momenta: list[Tensor]
+    blocks: list[Tensor]
+    """The same momenta as vectors of at most BLOCK_ELEMENTS, for the norm."""
+
+    def gradients(self, grads: Sequence[Tensor]) -> list[Tensor]:
+        """Return the part of the gradients that belongs to this run."""
+        if self.window is None:
+            return list(grads[self.indices.start : self.indices.stop])
+        return [flat(grads[self.indices.start])[self.window]]
+
+
+def plan_runs(params: Sequence[Tensor], momenta: Sequence[Tensor]) -> list[Run]:
+    """Cut parameters of one dtype into runs. All tensors must be dense, momenta laid out like parameters."""
+    runs: list[Run] = []
+    start, elements = 0, 0
+    for i, param in enumerate(params):
+        if param.numel() > 1.5 * RUN_ELEMENTS:
+            runs += _whole(params, momenta, range(start, i)) + _windows(param, momenta[i], i)
+            start, elements = i + 1, 0
+            continue
+        elements += param.numel()
+        if elements >= RUN_ELEMENTS:
+            runs += _whole(params, momenta, range(start, i + 1))
+            start, elements = i + 1, 0
+    return runs + _whole(params, momenta, range(start, len(params)))
+
+
+def _whole(params: Sequence[Tensor], momenta: Sequence[Tensor], indices: range) -> list[Run]:
+    if not indices:
+        return []
+    mine = [momenta[i] for i in indices]
+    return [Run(indices, None, [params[i] for i in indices], mine, _blocks(mine))]
+
+
+def _windows(param: Tensor, momentum: Tensor, index: int) -> list[Run]:
+    p, m = flat(param), flat(momentum)
+    starts = range(0, p.numel(), RUN_ELEMENTS)
+    windows = [slice(s, min(s + RUN_ELEMENTS, p.numel())) for s in starts]
+    return [Run(range(index, index + 1), w, [p[w]], [m[w]], _blocks([m[w]])) for w in windows]
+
+
+def _blocks(momenta: Sequence[Tensor]) -> list[Tensor]:
+    return [block for m in momenta for block in flat(m).split(BLOCK_ELEMENTS)]
+
+
+def _norm_sq(run: Run) -> float:
+    return sum(_blockwise_dot(block, block) for block in run.blocks)
+
+
+def kick_and_drift(runs: Sequence[Run], grads: Sequence[Tensor], c: Coefficients) -> float:
+    """Kick the momenta and move the parameters in one fused pass; return the new Σ m²."""
+    total = 0.0
+    for run in runs:
+        torch._fused_sgd_(
+            run.params,
+            run.gradients(grads),
+            run.momenta,
+            weight_decay=c.weight_decay,
+            momentum=c.keep,
+            lr=-c.drift,
+            dampening=1.0 - c.kick,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+        )
+        total += _norm_sq(run)
+    return total
+
+
+def kick(runs: Sequence[Run], grads: Sequence[Tensor], c: Coefficients) -> float:
+    """Kick the momenta only (the drift will need the new norm); return the new Σ m²."""
+    total = 0.0
+    for run in runs:
+        gradients = run.gradients(grads)
+        if c.weight_decay != 0:
+            gradients = list(torch._foreach_add(gradients, run.params, alpha=c.weight_decay))
+        torch._foreach_add_(run.momenta, gradients, alpha=c.kick)
+        total += _norm_sq(run)
+    return total
+
+
+def drift(runs: Sequence[Run], c: Coefficients) -> None:
+    """Move the parameters along the momenta; backwards, since the last ones kicked are still in the cache."""
+    for run in reversed(runs):
+        torch._foreach_add_(run.params[::-1], run.momenta[::-1], alpha=c.drift)
+
+
+def kick_listwise(
+    params: Sequence[Tensor], grads: Sequence[Tensor], momenta: Sequence[Tensor], c: Coefficients
+) -> None:
+    """Kick the momenta tensor by tensor, with coefficients that may live on the device."""
+    if c.weight_decay != 0:
+        grads = torch._foreach_add(list(grads), list(params), alpha=c.weight_decay)
+    kicks = torch._foreach_mul(list(grads), c.kick)
+    torch._foreach_mul_(list(momenta), c.keep)
+    torch._foreach_add_(list(momenta), kicks)
+
+
+def drift_listwise(params: Sequence[Tensor], momenta: Sequence[Tensor], c: Coefficients) -> None:
+    """Move the parameters tensor by tensor, with a coefficient that may live on the device."""
+    torch._foreach_add_(list(params), torch._foreach_mul(list(momenta), c.drift))

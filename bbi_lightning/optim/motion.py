@@ -1,0 +1,244 @@
+"""The motion: shell, kick, drift, bounce, once for the whole family. Owns the state, knows no Optimizer.
+
+Notation: V potential, E energy, π = scale · m with m the stored momenta, Δt the group's lr. The direction of
+π is in the tensors, its length in the float64 ``scale``: putting π on the shell costs no pass over memory,
+and lengths beyond float32 (|π| = E/√V → ∞ as V → 0) are no problem.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bbi_lightning.optim import bounces, dynamics
+from bbi_lightning.optim.bounces import BounceRule
+from bbi_lightning.optim.diagnostics import Record
+from bbi_lightning.optim.dynamics import Coefficients
+from bbi_lightning.optim.hamiltonians import Hamiltonian
+from bbi_lightning.optim.scalars import Floats, Scalar, Tensors
+from bbi_lightning.optim.shares import Share
+from bbi_lightning.optim.state import State
+
+LENGTH_RANGE = 1e12
+"""The stored Σ m² is kept within this factor of 1, far inside float32's range."""
+TINY = 1e-300
+
+Gradients = Sequence[list[Tensor]]
+"""One list per share."""
+
+
+@dataclass
+class Motion:
+    """One particle in the landscape: its law (hamiltonian, bounce_rule, conserve) and its state."""
+
+    hamiltonian: Hamiltonian
+    bounce_rule: BounceRule
+    extra_energy: float
+    conserve: bool
+    state: State
+    record: Record | None = None
+
+    def start(self, shares: Sequence[Share], grads: Gradients, potential: float) -> None:
+        """Fix the energy and the first direction, -g (random if g = 0), with |π|² on the shell."""
+        state, hamiltonian = self.state, self._hamiltonian(shares)
+        state.rest_potential = potential + self.extra_energy
+        state.energy = hamiltonian.energy_at_rest(state.rest_potential)
+        for share, gs in zip(shares, grads, strict=True):
+            share.kick(gs, Coefficients(1.0, -1.0, 0.0, share.weight_decay), on_device=False)
+        momenta = _momenta(shares)
+        state.momentum_sq = dynamics.squared_norm(momenta)
+        if state.momentum_sq == 0:
+            state.momentum_sq, _ = bounces.redraw(momenta, self._generator(shares), dynamics.inner)
+        self._keep_in_range(shares, state.momentum_sq)
+        unit, fraction = hamiltonian.shell(potential, state.energy, Floats)
+        state.scale = unit * math.sqrt(fraction) / math.sqrt(state.momentum_sq)
+        if fraction == 0:
+            torch._foreach_zero_(momenta)
+            state.scale, state.momentum_sq = unit, 0.0
+
+    def move(self, shares: Sequence[Share], grads: Gradients, potential: Scalar, on_device: bool) -> None:
+        """Take one step. Where V is not usable nothing moves (on the device), or it must not be called."""
+        xp: Any = Tensors if on_device else Floats
+        state, hamiltonian = self.state, self._hamiltonian(shares)
+        if on_device:
+            state.scale = torch.as_tensor(state.scale, dtype=torch.float64, device=potential.device)
+            state.momentum_sq = torch.as_tensor(
+                state.momentum_sq, dtype=torch.float64, device=potential.device
+            )
+        usable = xp.is_usable(potential)
+        v = xp.where(usable, potential, 1.0)
+        before = state.scale * state.scale * state.momentum_sq
+        energy, scale, keep = self._project(hamiltonian, v, before, xp)
+        rate = _Rate(usable, keep, xp.where(usable, hamiltonian.kick(v, energy, xp) / scale, 0.0), xp)
+        if hamiltonian.tangential:
+            rate.turn = rate.kick * self._radial(shares, grads, on_device)
+        state.scale = xp.where(usable, scale, state.scale)
+        if not on_device and keep == 0.0:
+            torch._foreach_zero_(_momenta(shares))
+            rate.keep = 1.0
+
+        if on_device or hamiltonian.drift_follows_kick:
+            kicked = (s.kick(gs, rate.of(s), on_device) for s, gs in zip(shares, grads, strict=True))
+            state.momentum_sq = sum(kicked)
+            kicked_sq = state.scale * state.scale * state.momentum_sq
+            rate.drift = xp.where(usable, hamiltonian.drift(v, energy, kicked_sq, xp) * scale, 0.0)
+            for share in shares:
+                share.drift(rate.of(share), on_device)
+        else:
+            rate.drift = hamiltonian.drift(v, energy, None, xp) * scale
+            moved = (s.kick_and_drift(gs, rate.of(s)) for s, gs in zip(shares, grads, strict=True))
+            state.momentum_sq = sum(moved)
+
+        turned = self._perturb(shares, xp.number(usable), xp) if self.bounce_rule.nu > 0 else None
+        self.record = Record(v, energy, before, rate.drift, state.momentum_sq, turned)
+
+    def settle(self, shares: Sequence[Share], potential: float, momentum_sq: float) -> None:
+        """Finish a step on the host: count it, and bounce if it is due.
+
+        A bounce changes neither θ nor |π|, so doing it just before the next step is the same as just after
+        this one; on an accelerator V and Σ m² have reached the host by then and nothing waits for them.
+        """
+        state = self.state
+        if not Floats.is_usable(potential):
+            self._count_unusable(potential)
+            return
+        state.steps += 1
+        lost = momentum_sq == 0 and potential < state.rest_potential  # zero gradient after V ≥ E
+        if self.bounce_rule.tick(state.clock, potential) or lost:
+            self._bounce(shares, momentum_sq)
+        else:
+            self._keep_in_range(shares, momentum_sq)
+
+    def skip(self, shares: Sequence[Share], potential: float) -> None:
+        """Take no step because V is not usable."""
+        if self.bounce_rule.nu > 0:
+            self._generator(shares)  # the draw that the step would have made: every path makes the same
+        self._count_unusable(potential)
+
+    def remeasure(self, shares: Sequence[Share]) -> None:
+        """Sum Σ m² anew, after parameters left."""
+        self.state.momentum_sq = dynamics.squared_norm(_momenta(shares))
+
+    def _project(
+        self, hamiltonian: Hamiltonian, v: Scalar, momentum_sq: Scalar, xp: Any
+    ) -> tuple[Scalar, ...]:
+        """Return (energy, scale, keep): π = scale · m is on the shell; keep = 0 drops the momentum."""
+        state = self.state
+        if not self.conserve:
+            return hamiltonian.energy(v, momentum_sq, xp), state.scale, 1.0
+        unit, fraction = hamiltonian.shell(v, state.energy, xp)
+        moving = (fraction > 0) & (state.momentum_sq > 0)
+        length = xp.sqrt(xp.maximum(state.momentum_sq, TINY))
+        scale = xp.where(moving, unit * xp.sqrt(fraction) / length, unit)
+        return state.energy, scale, xp.number(moving)
+
+    def _radial(self, shares: Sequence[Share], grads: Gradients, on_device: bool) -> Scalar:
+        """Return (m·g)/|m|², the part of the gradient along the momentum."""
+        inner = dynamics.inner_on_device if on_device else dynamics.inner
+        total: Scalar = 0.0
+        for share, gs in zip(shares, grads, strict=True):
+            total = total + inner(share.momenta, gs)
+            if share.weight_decay:
+                total = total + share.weight_decay * inner(share.momenta, share.params)
+        return total / self.state.momentum_sq
+
+    def _perturb(self, shares: Sequence[Share], active: Scalar, xp: Any) -> Scalar:
+        """Chaos element: π ← |π| (π̂ + νz)/|π̂ + νz|. Returns the cosine of the turn."""
+        state = self.state
+        inner = dynamics.inner_on_device if xp is Tensors else dynamics.inner
+        old = xp.maximum(state.momentum_sq, TINY)
+        amount = self.bounce_rule.nu * xp.sqrt(old) * active
+        new, overlap = bounces.perturb(_momenta(shares), amount, self._generator(shares), inner)
+        new = xp.maximum(new, TINY)
+        state.scale = state.scale * xp.sqrt(old / new)
+        state.momentum_sq = new
+        return (old + amount * overlap) / xp.sqrt(old * new)
+
+    def _bounce(self, shares: Sequence[Share], momentum_sq: float) -> None:
+        """Bounce: π ← |π| · (isotropic random direction)."""
+        state = self.state
+        new, overlap = bounces.redraw(_momenta(shares), self._generator(shares), dynamics.inner)
+        cosine = overlap / math.sqrt(momentum_sq * new) if momentum_sq > 0 else 0.0
+        if momentum_sq > 0:
+            state.scale = state.scale * math.sqrt(momentum_sq / new)
+        state.momentum_sq = new
+        if self.record is not None:
+            self.record.turn_cosine = cosine
+        self._keep_in_range(shares, new)
+
+    def _keep_in_range(self, shares: Sequence[Share], momentum_sq: float) -> None:
+        """Bring the stored momenta back to length 1 before they leave the range of their dtype."""
+        if (
+            momentum_sq == 0
+            or not math.isfinite(momentum_sq)
+            or 1 / LENGTH_RANGE < momentum_sq < LENGTH_RANGE
+        ):
+            return
+        length = math.sqrt(momentum_sq)
+        torch._foreach_mul_(_momenta(shares), 1.0 / length)
+        self.state.scale = self.state.scale * length
+        self.state.momentum_sq = dynamics.squared_norm(_momenta(shares))
+
+    def _count_unusable(self, potential: float) -> None:
+        state = self.state
+        if math.isfinite(potential):
+            state.at_floor += 1
+            first, what = state.at_floor == 1, "a loss at or below the floor stops the motion"
+        else:
+            state.skipped += 1
+            first, what = state.skipped == 1, "a loss that is not finite was skipped"
+        if first:
+            warnings.warn(
+                f"F - floor = {potential:.3g}: {what} (said once; see diagnostics()).", stacklevel=5
+            )
+
+    def _generator(self, shares: Sequence[Share]) -> torch.Generator:
+        self.state.draws += 1
+        return bounces.generator_for(shares[0].params[0].device, self.state.seed, self.state.draws)
+
+    def _hamiltonian(self, shares: Sequence[Share]) -> Hamiltonian:
+        return self.hamiltonian.for_dimension(sum(share.dimension for share in shares))
+
+
+@dataclass
+class _Rate:
+    """Coefficients per unit of Δt, from which each share takes its own."""
+
+    usable: Scalar
+    keep: Scalar
+    kick: Scalar
+    xp: Any
+    drift: Scalar = 0.0
+    turn: Scalar | None = None
+
+    def of(self, share: Share) -> Coefficients:
+        keep = self.keep if self.turn is None else self.keep * (1.0 + share.lr * self.turn)
+        keep = self.xp.where(self.usable, keep, 1.0)
+        return Coefficients(keep, -share.lr * self.kick, share.lr * self.drift, share.weight_decay)
+
+
+def _momenta(shares: Sequence[Share]) -> list[Tensor]:
+    return [m for share in shares for m in share.momenta]
+
+
+def copy_to_host(numbers: Sequence[Tensor]) -> Callable[[], list[float]]:
+    """Start an asynchronous copy of device numbers; the returned function gives them, waiting if it must."""
+    stacked = torch.stack(list(numbers))
+    if stacked.device.type != "cuda":
+        return stacked.tolist
+    host = torch.empty(stacked.shape, dtype=stacked.dtype, pin_memory=True)
+    host.copy_(stacked, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def read() -> list[float]:
+        arrived.synchronize()
+        return list(host.tolist())
+
+    return read
