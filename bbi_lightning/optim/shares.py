@@ -26,6 +26,7 @@ class Share:
     params: list[Tensor]
     momenta: list[Tensor]
     runs: list[Run] | None
+    _strides: list[tuple[int, ...]] | None = None
 
     @property
     def lr(self) -> Scalar:
@@ -45,7 +46,18 @@ class Share:
 
     def gradients(self) -> list[Tensor]:
         """Return the gradients, dense and laid out like the parameters; a missing one is zero."""
-        return [_gradient(p) for p in self.params]
+        if self._strides is None:
+            self._strides = [p.stride() for p in self.params]
+        grads = [p.grad for p in self.params]
+        for i, (grad, strides) in enumerate(zip(grads, self._strides, strict=True)):
+            if (
+                grad is None
+                or grad.is_sparse
+                or grad.stride() != strides
+                or grad.dtype != self.params[i].dtype
+            ):
+                grads[i] = _prepared(self.params[i])
+        return grads  # type: ignore[return-value]  # no None is left
 
     def kick_and_drift(self, grads: list[Tensor], c: Coefficients) -> float:
         """Kick and move with known coefficients; return Σ m²."""
@@ -71,15 +83,11 @@ class Share:
             dynamics.drift_listwise(self.params, self.momenta, c)
 
 
-def _gradient(p: Tensor) -> Tensor:
-    grad = p.grad
-    if grad is None:
+def _prepared(p: Tensor) -> Tensor:
+    if p.grad is None:
         return torch.zeros_like(p)
-    if grad.layout != torch.strided:
-        grad = grad.to_dense()
-    if grad.stride() != p.stride() or grad.dtype != p.dtype:
-        grad = torch.empty_like(p).copy_(grad)
-    return grad
+    grad = p.grad.to_dense() if p.grad.layout != torch.strided else p.grad
+    return torch.empty_like(p).copy_(grad)
 
 
 def is_stale(shares: Sequence[Share], idle: Sequence[Tensor]) -> bool:
@@ -117,10 +125,11 @@ def _shares_of(
 
     for (_, _, fusable), members in groupby(sorted(params, key=kind), key=kind):
         own = list(members)
-        for p in own:
-            if "momentum" not in state[p]:
-                state[p]["momentum"] = torch.zeros_like(p, memory_format=torch.preserve_format)
-        momenta = [state[p]["momentum"] for p in own]
+        momenta = dynamics.lay_out(own) if fusable else [torch.zeros_like(p) for p in own]
+        for p, momentum in zip(own, momenta, strict=True):
+            if "momentum" in state[p]:
+                momentum.copy_(state[p]["momentum"])
+            state[p]["momentum"] = momentum
         yield Share(group, own, momenta, dynamics.plan_runs(own, momenta) if fusable else None)
 
 
