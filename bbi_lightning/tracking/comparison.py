@@ -1,0 +1,264 @@
+"""From a sweep's runs to the numbers of a comparison. Every table, picture and sentence is made from these.
+
+Rules kept here: the best trial is chosen on validation data; test metrics are those written at the end of a
+finished run; pairs share a seed; an arm is said to differ from the baseline only when the interval of the
+difference excludes zero, the paired test agrees after Holm's correction, and no replicate of the side that
+looks better diverged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from bbi_lightning.tracking.metric import Metric
+from bbi_lightning.tracking.statistics import (
+    Estimate,
+    PairedDifference,
+    TuningCurve,
+    holm,
+    mean_estimate,
+    median_estimate,
+    paired_difference,
+    rank_trials,
+    share_within,
+    tuning_curve,
+)
+from bbi_lightning.tracking.sweep_data import Arm, Axis, Run, Sweep
+
+ALPHA = 0.05
+NEAR_BEST = 0.01  # one percentage point of accuracy; for other metrics one per cent of the best value
+
+Conclusion = Literal["baseline", "better", "worse", "undecided", "unstable", "no data"]
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """All that the comparison says about one arm.
+
+    Attributes:
+        arm: the contestant.
+        trials: its search, `values` their validation metric (NaN: diverged, failed, unfinished).
+        best: the trial chosen on validation, None when none finished.
+        ties: how many other trials have the same validation metric as the best.
+        edges: axes on whose edge the best lies.
+        near_best: share of trials near the arm's best (see `NEAR_BEST`).
+        tuning: best-after-k-trials curve, None without finished trials.
+        replicates: the runs with the best trial's parameters.
+        foreign: how many replicates have other parameters (left out unless there are no others).
+        mean, median: test metric of the finished replicates, None when there are none.
+        versus: paired difference to the baseline, None for the baseline and without pairs.
+        p_value: of `versus` after Holm's correction; NaN without pairs.
+        conclusion: what may be said about the arm against the baseline.
+    """
+
+    arm: Arm
+    trials: tuple[Run, ...]
+    values: tuple[float, ...]
+    best: Run | None
+    ties: int
+    edges: tuple[Axis, ...]
+    near_best: float
+    tuning: TuningCurve | None
+    replicates: tuple[Run, ...]
+    foreign: int
+    mean: Estimate | None
+    median: Estimate | None
+    versus: PairedDifference | None = None
+    p_value: float = math.nan
+    conclusion: Conclusion = "no data"
+
+    @property
+    def finished(self) -> tuple[Run, ...]:
+        """The replicates that finished."""
+        return tuple(run for run in self.replicates if run.state == "finished")
+
+    def count(self, phase: str, *states: str) -> int:
+        """How many runs of a phase ("search" or "replicate") are in one of the states."""
+        return sum(self._states[phase, state] for state in states)
+
+    def typical(self, quantity: str) -> float:
+        """Median over the finished replicates of a number in the summary ("steps", "wall_s"); NaN without."""
+        numbers = [run.final(quantity) for run in self.finished]
+        numbers = [number for number in numbers if math.isfinite(number)]
+        return float(np.median(numbers)) if numbers else math.nan
+
+    @cached_property
+    def _states(self) -> Counter[tuple[str, str]]:
+        return Counter((run.phase, run.state) for run in (*self.trials, *self.replicates))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A sweep's arms against one of them.
+
+    Attributes:
+        sweep: what was compared.
+        baseline: the arm the others are compared to.
+        validation, test: the metric of the choice and the metric of the verdict.
+        results: one for each arm, in the sweep's order.
+        penalty: the validation value that diverged and failed trials count as in the tuning curves.
+    """
+
+    sweep: Sweep
+    baseline: Arm
+    validation: Metric
+    test: Metric
+    results: tuple[ArmResult, ...]
+    penalty: float
+
+    def result(self, arm: str) -> ArmResult:
+        """The result of the arm of that name."""
+        return next(result for result in self.results if result.arm.name == arm)
+
+    @property
+    def contestants(self) -> tuple[ArmResult, ...]:
+        """All but the baseline."""
+        return tuple(result for result in self.results if result.arm != self.baseline)
+
+    def missing(self) -> int:
+        """How many planned runs are not over yet (finished and diverged are over)."""
+        missing = 0
+        for r in self.results:
+            pending = self.sweep.planned_trials - r.count("search", "finished", "diverged")
+            missing += max(0, pending)
+            if r.best or pending > 0:  # else the search ended with nothing to replicate
+                missing += max(
+                    0, self.sweep.planned_replicates - r.count("replicate", "finished", "diverged")
+                )
+        return missing
+
+
+def compare_sweep(sweep: Sweep, against: str | None = None, *, seed: int = 0) -> Comparison:
+    """Compute a comparison.
+
+    Args:
+        sweep: as read from its folder.
+        against: the baseline's name; by default "sgd", or the first arm where there is none.
+        seed: of all resampling.
+
+    Raises:
+        ValueError: no arm is called `against`, the sweep has fewer than two arms, or no run yet.
+    """
+    names = [arm.name for arm in sweep.arms]
+    baseline = sweep.arm(against or ("sgd" if "sgd" in names else names[0]))
+    if len(names) < 2:
+        raise ValueError(f"sweep {sweep.name} has one arm, {names[0]}: a comparison needs two")
+    if not sweep.runs:
+        raise ValueError(
+            f"sweep {sweep.name} has no runs yet: start it with `bbi sweep run sweep={sweep.name}`"
+        )
+
+    objective = sweep.objective
+    validation = Metric(objective.metric, objective.direction)
+    test = Metric("test/" + objective.metric.rsplit("/", 1)[-1], objective.direction)
+    worst = min if objective.direction == "maximize" else max
+    values = [
+        v for run in sweep.runs if run.phase == "search" and math.isfinite(v := run.final(validation.name))
+    ]
+    penalty = worst(values) if values else math.nan
+
+    results = [_arm_result(sweep, arm, validation, test, penalty, seed) for arm in sweep.arms]
+    results = _against(results, baseline, test, seed)
+    return Comparison(sweep, baseline, validation, test, tuple(results), penalty)
+
+
+def _arm_result(
+    sweep: Sweep, arm: Arm, validation: Metric, test: Metric, penalty: float, seed: int
+) -> ArmResult:
+    trials, objective = sweep.trials(arm.name), sweep.objective
+    values = [run.final(validation.name) for run in trials]
+    ties = [run.final(objective.tie_metric) for run in trials] if objective.tie_metric else None
+    ranking = rank_trials(values, objective.direction, ties, objective.tie_direction)
+    best = trials[ranking[0]] if ranking else None
+    replicates, foreign = _replicates_of(best, sweep.replicates(arm.name))
+
+    # a trial that diverged or failed was spent all the same; one that is still running was not
+    spent = [
+        value if math.isfinite(value) else penalty
+        for run, value in zip(trials, values, strict=True)
+        if run.state in ("finished", "diverged", "failed")
+    ]
+    tolerance = NEAR_BEST * (1.0 if validation.is_share or best is None else abs(best.final(validation.name)))
+    outcomes = [value for run in replicates if math.isfinite(value := run.final(test.name))]
+    return ArmResult(
+        arm=arm,
+        trials=trials,
+        values=tuple(values),
+        best=best,
+        ties=values.count(best.final(validation.name)) - 1 if best else 0,
+        edges=tuple(axis for axis in arm.space if best and axis.at_edge(best.params.get(axis.key))),
+        near_best=share_within(values, tolerance, objective.direction) if ranking else math.nan,
+        tuning=tuning_curve(spent, objective.direction, seed=seed) if ranking else None,
+        replicates=replicates,
+        foreign=foreign,
+        mean=mean_estimate(outcomes, seed=seed) if outcomes else None,
+        median=median_estimate(outcomes) if outcomes else None,
+    )
+
+
+def _replicates_of(best: Run | None, replicates: Sequence[Run]) -> tuple[tuple[Run, ...], int]:
+    """The replicates trained with the best trial's parameters, and how many others there are: a search that
+    was extended may have a new best, and its old best's replicates are then left out."""
+    own = tuple(run for run in replicates if best is not None and _same(run.params, best.params))
+    return (own or tuple(replicates)), len(replicates) - len(own)
+
+
+def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    def equal(x: Any, y: Any) -> bool:
+        if isinstance(x, (int, float)) and isinstance(y, (int, float)):
+            return math.isclose(x, y, rel_tol=1e-9)
+        return bool(x == y)
+
+    return a.keys() == b.keys() and all(equal(value, b[key]) for key, value in a.items())
+
+
+def _against(results: list[ArmResult], baseline: Arm, test: Metric, seed: int) -> list[ArmResult]:
+    """Add the differences to the baseline, corrected over all of them, and what may be concluded."""
+    reference = next(result for result in results if result.arm == baseline)
+    versus: dict[str, PairedDifference] = {}
+    for result in results:
+        pairs = _pairs(result, reference, test) if result.arm != baseline else []
+        if pairs:
+            versus[result.arm.name] = paired_difference(*zip(*pairs, strict=True), seed=seed)
+    corrected = dict(zip(versus, holm([d.p_value for d in versus.values()]), strict=True))
+
+    def add(result: ArmResult) -> ArmResult:
+        difference = versus.get(result.arm.name)
+        p_value = float(corrected.get(result.arm.name, math.nan))
+        conclusion = _conclude(result, reference, difference, p_value, test)
+        return replace(result, versus=difference, p_value=p_value, conclusion=conclusion)
+
+    return [add(result) for result in results]
+
+
+def _pairs(result: ArmResult, reference: ArmResult, test: Metric) -> list[tuple[float, float]]:
+    by_seed = {run.seed: run.final(test.name) for run in reference.finished}
+    pairs = [
+        (run.final(test.name), by_seed.get(run.seed, math.nan))
+        for run in result.finished
+        if run.seed is not None
+    ]
+    return [pair for pair in pairs if all(map(math.isfinite, pair))]
+
+
+def _conclude(
+    result: ArmResult, reference: ArmResult, versus: PairedDifference | None, p_value: float, test: Metric
+) -> Conclusion:
+    if result is reference:
+        return "baseline"
+    if versus is None:
+        return "no data"
+    if not versus.difference.excludes(0.0) or p_value > ALPHA:
+        return "undecided"
+    better = versus.difference.value * test.sign > 0
+    # the mean of the runs that survived says nothing about an optimizer that loses some of them
+    if (result if better else reference).count("replicate", "diverged"):
+        return "unstable"
+    return "better" if better else "worse"

@@ -1,0 +1,174 @@
+"""A comparison as tables: rows for CSV files, and a table for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bbi_lightning.tracking.comparison import ArmResult, Comparison
+from bbi_lightning.tracking.statistics import Estimate
+from bbi_lightning.tracking.sweep_data import Run
+from bbi_lightning.tracking.verdict import code_version, hardware, verdict, warnings, write_p
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+Row = dict[str, Any]
+
+_WORDS = {
+    "baseline": "baseline",
+    "better": "better",
+    "worse": "worse",
+    "undecided": "no difference shown",
+    "unstable": "no verdict: diverged",
+    "no data": "no pairs yet",
+}
+
+
+def conclusion_words(result: ArmResult) -> str:
+    """The conclusion as a table's cell has it."""
+    return _WORDS[result.conclusion]
+
+
+def trial_rows(c: Comparison) -> list[Row]:
+    """One row a search trial; each searched key is a column of its own."""
+    metrics = [m for m in (c.sweep.objective.metric, c.sweep.objective.tie_metric) if m]
+    keys = list(dict.fromkeys(axis.key for arm in c.sweep.arms for axis in arm.space))
+    return [
+        {"arm": r.arm.name, "trial": run.number, "state": run.state, "chosen": run is r.best}
+        | {metric: run.final(metric) for metric in metrics}
+        | {key: run.params.get(key, "") for key in keys}
+        | _facts(run)
+        for r in c.results
+        for run in r.trials
+    ]
+
+
+def replicate_rows(c: Comparison) -> list[Row]:
+    """One row a replicate of an arm's best trial, with every metric of its summary."""
+    runs = [(r.arm.name, run) for r in c.results for run in r.replicates]
+    metrics = sorted({key for _, run in runs for key in run.record.summary if "/" in key})
+    return [
+        {"arm": arm, "replicate": run.number, "seed": run.seed, "state": run.state}
+        | {metric: run.final(metric) for metric in metrics}
+        | _facts(run)
+        for arm, run in runs
+    ]
+
+
+def _facts(run: Run) -> Row:
+    return {
+        "steps": run.record.summary.get("steps", ""),
+        "wall_s": run.record.summary.get("wall_s", ""),
+        "code": code_version(run.record),
+        "hardware": hardware(run.record),
+        "run": run.name,
+    }
+
+
+def summary_rows(c: Comparison) -> list[Row]:
+    """One row an arm: everything that the verdict rests on, in the metric's own unit."""
+    return [
+        {
+            "arm": r.arm.name,
+            "label": r.arm.label,
+            "baseline": c.baseline.name,
+            "metric": c.test.name,
+            **_estimate("mean", r.mean),
+            **_estimate("median", r.median),
+            **_estimate("difference", r.versus.difference if r.versus else None),
+            "p": r.versus.p_value if r.versus else math.nan,
+            "p_holm": r.p_value,
+            "conclusion": r.conclusion,
+            "trials": len(r.trials),
+            "trials_finished": r.count("search", "finished"),
+            "trials_diverged": r.count("search", "diverged"),
+            "trials_failed": r.count("search", "failed"),
+            "trials_near_best": r.near_best,
+            "replicates": len(r.replicates),
+            "replicates_diverged": r.count("replicate", "diverged"),
+            "best_trial": r.best.number if r.best else "",
+            "best_params": json.dumps(dict(r.best.params)) if r.best else "",
+            "best_" + c.validation.name: r.best.final(c.validation.name) if r.best else math.nan,
+        }
+        for r in c.results
+    ]
+
+
+def _estimate(name: str, estimate: Estimate | None) -> Row:
+    if estimate is None:
+        return {name: "", f"{name}_low": "", f"{name}_high": "", f"{name}_n": 0}
+    return {
+        name: estimate.value,
+        f"{name}_low": estimate.low,
+        f"{name}_high": estimate.high,
+        f"{name}_n": estimate.n,
+    }
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Rows as CSV text; a number that does not exist is an empty cell."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(row.get(column, "")) for column in columns] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    return "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def for_terminal(c: Comparison) -> RenderableType:
+    """The verdict, a table of the arms and the warnings; readable at 80 columns."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    v = verdict(c)
+    table = Table(title=None, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("arm", style="bold", no_wrap=True)
+    for column in (
+        f"{c.test.label}{f', {c.test.unit}' if c.test.unit else ''}",
+        "n",
+        f"minus {c.baseline.label}",
+    ):
+        table.add_column(column, justify="right")
+    table.add_column("p", justify="right")
+    table.add_column("conclusion")
+    for r in c.results:
+        table.add_row(*_terminal_cells(c, r))
+
+    parts: list[RenderableType] = [
+        Text(c.sweep.title, style="bold"),
+        Text(v.headline),
+        Text(v.status, style="dim"),
+    ]
+    parts += [Text(), table]
+    parts += _notes(warnings(c))
+    return Group(*parts)
+
+
+def _terminal_cells(c: Comparison, r: ArmResult) -> Iterable[str]:
+    mean = f"{c.test.number(r.mean.value)}\n{c.test.interval(r.mean)}" if r.mean else "–"
+    difference = "–"
+    if r.versus:
+        d = r.versus.difference
+        difference = f"{c.test.number(d.value, signed=True)}\n{c.test.interval(d, signed=True)}"
+    p = write_p(r.p_value).removeprefix("p = ").removeprefix("p ")
+    return r.arm.label, mean, str(len(r.finished)), difference, p, conclusion_words(r)
+
+
+def _notes(sentences: Sequence[str]) -> list[RenderableType]:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    return [
+        Padding(Text(f"! {sentence}", style="yellow"), (1 if i == 0 else 0, 0, 0, 0))
+        for i, sentence in enumerate(sentences)
+    ]
