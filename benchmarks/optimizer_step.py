@@ -61,7 +61,7 @@ class PublishedLoop:
             p.add_(self.lr * v_over_e * m)
 
 
-def alternatives(model: str, slow: bool) -> dict[str, Callable[[], object]]:
+def alternatives(model: str, slow: bool, compile_too: bool) -> dict[str, Callable[[], object]]:
     """Return one step of each optimizer, each on parameters of its own."""
     lr = 1e-6
 
@@ -88,7 +88,27 @@ def alternatives(model: str, slow: bool) -> dict[str, Callable[[], object]]:
     if slow:
         rows["ECDSep, nu=1e-5"] = ecd(ECDSep, extra_energy=1.0, nu=1e-5)
         rows["normal draws alone"] = draws_alone(parameters(model))
+    if compile_too:
+        rows["BBI's arithmetic, torch.compile"] = compiled(parameters(model))
     return rows
+
+
+def compiled(params: list[Tensor]) -> Callable[[], object]:
+    """Return the same kick, drift and norm, as torch.compile makes them from plain operations."""
+
+    def update(momenta: list[Tensor], kick: Tensor, drift: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=torch.float64)
+        for p, m in zip(params, momenta, strict=True):
+            assert p.grad is not None
+            m.add_(p.grad * kick)
+            p.add_(m * drift)
+            total = total + (m * m).sum().double()
+        return total
+
+    momenta = [torch.randn_like(p) for p in params]
+    kick, drift = torch.tensor(-1e-6), torch.tensor(1e-6)
+    step = torch.no_grad()(torch.compile(update))
+    return lambda: step(momenta, kick, drift).item()
 
 
 def draws_alone(params: list[Tensor]) -> Callable[[], object]:
@@ -98,15 +118,18 @@ def draws_alone(params: list[Tensor]) -> Callable[[], object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=25, help="rounds of the interleaved run (default 25)")
     parser.add_argument("--models", nargs="+", default=["resnet18", "resnet50", "vit_b_16"])
     parser.add_argument("--no-slow", action="store_true", help="leave out the chaos element")
+    parser.add_argument("--compile", action="store_true", help="add a compiled step (a minute a model)")
     args = parser.parse_args()
     torch.set_num_threads(1)
     table: dict[str, list[str]] = {}
     for model in args.models:
-        timings = interleave(alternatives(model, not args.no_slow), args.rounds)
+        timings = interleave(alternatives(model, not args.no_slow, args.compile), args.rounds)
         baseline = timings["SGD momentum, fused"]
         for name, timing in timings.items():
             table.setdefault(name, []).append(show(timing.ratio_to(baseline)))

@@ -37,8 +37,9 @@ class BBI(ECD):
         Momenta per parameter; energy, best loss, counters and number of random draws in the first group.
 
     Differences from the published code: norms, energy and clocks are global over tensors and groups;
-    |π₀|² is E²/V₀ - V₀ in total; V > E drops the momentum instead of keeping it; directions are isotropic
-    and seeded; a bounce costs no gradient; everything is in ``state_dict()``.
+    |π₀|² is E²/V₀ - V₀ in total; where V > E the particle is at rest (momentum dropped, V/E taken as 1)
+    instead of being flung away at V/E > 1 times the speed limit; directions are isotropic and seeded;
+    a bounce costs no gradient; everything is in ``state_dict()``.
 
     Example:
         >>> import torch

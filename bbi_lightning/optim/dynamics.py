@@ -200,6 +200,12 @@ def kick_listwise(
     if c.weight_decay != 0:
         grads = torch._foreach_add(list(grads), list(params), alpha=c.weight_decay)
     kicks = torch._foreach_mul(list(grads), c.kick)
+    if isinstance(
+        c.kick, Tensor
+    ):  # 0 where the loss is unusable; the gradient may be NaN then, and 0 · NaN too
+        unusable = c.kick == 0
+        for kicked in kicks:
+            kicked.masked_fill_(unusable, 0.0)
     torch._foreach_mul_(list(momenta), c.keep)
     torch._foreach_add_(list(momenta), kicks)
 

@@ -9,7 +9,8 @@ A step at θ with loss F and gradient g (V = F - F₀ is the potential, E the co
 Members differ in their Hamiltonian (hamiltonians.py) and their bounce rule (bounces.py), nothing else.
 
 What happens in situations the formulas leave open:
-    V > E (mini-batch noise)     |π|² = 0: the old momentum is dropped, the kick starts a new one
+    V > E (mini-batch noise)     the particle is at rest there: the old momentum is dropped, the kick starts
+                                 a new one, and the coefficients are those of a particle at rest
     F ≤ F₀ after the start       nothing moves (the speed limit is zero there); counted as ``at_floor``
     F < F₀ at the first step     ValueError: the floor is no lower bound
     F is NaN or infinite         nothing moves; counted as ``skipped``
@@ -94,6 +95,7 @@ class ECD(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters; they start at rest and share the energy of the others."""
+        self._settle()
         super().add_param_group(param_group)
         if any(torch.is_complex(p) for p in self.param_groups[-1]["params"]):
             raise TypeError(
@@ -140,9 +142,9 @@ class ECD(Optimizer):
 
     def _current_shares(self) -> list[Share]:
         if self._shares is None or is_stale(self._shares, self._idle):
-            known = self._shares
-            self._shares, self._idle = divide(self.param_groups, self.state)
-            if known is not None and self._motion.state.started:
+            self._settle()
+            self._shares, self._idle, lost = divide(self.param_groups, self.state)
+            if lost and self._motion.state.started:
                 self._motion.remeasure(self._shares)
         if not self._shares:
             raise RuntimeError("No parameter has a gradient: call loss.backward() before step().")

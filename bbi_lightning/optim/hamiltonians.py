@@ -75,17 +75,18 @@ class BornInfeld(Hamiltonian):
         return xp.sqrt(potential * (potential + momentum_sq))
 
     def shell(self, potential: Scalar, energy: Scalar, xp: Namespace) -> tuple[Scalar, Scalar]:
-        """|π|² = E²/V - V = (E/√V)² · (1 - V/E)(1 + V/E)."""
-        ratio = potential / energy
-        return energy / xp.sqrt(potential), xp.maximum((1.0 - ratio) * (1.0 + ratio), 0.0)
+        """|π|² = E²/V - V = (E/√V)² · ((E - V)/E)(1 + V/E)."""
+        gap = (energy - potential) / energy  # not 1 - V/E, which loses digits near V = E
+        return energy / xp.sqrt(potential), xp.maximum(gap * (1.0 + potential / energy), 0.0)
 
     def kick(self, potential: Scalar, energy: Scalar, xp: Namespace) -> Scalar:
-        """½(V/E + E/V)."""
-        return 0.5 * (potential / energy + energy / potential)
+        """½(V/E + E/V); 1 above the shell, where the particle rests."""
+        ratio = xp.maximum(energy / potential, 1.0)
+        return 0.5 * (ratio + 1.0 / ratio)
 
     def drift(self, potential: Scalar, energy: Scalar, momentum_sq: Scalar, xp: Namespace) -> Scalar:
-        """V/E."""
-        return potential / energy
+        """V/E; 1 above the shell."""
+        return 1.0 / xp.maximum(energy / potential, 1.0)
 
     def speed_limit(self, potential: Scalar, energy: Scalar, xp: Namespace) -> Scalar:
         """√(V(1 - V²/E²))."""
@@ -101,8 +102,8 @@ class MassOverLoss(Hamiltonian):
         return potential * (1.0 + momentum_sq)
 
     def shell(self, potential: Scalar, energy: Scalar, xp: Namespace) -> tuple[Scalar, Scalar]:
-        """|π|² = E/V - 1 = (E/V) · (1 - V/E)."""
-        return xp.sqrt(energy / potential), xp.maximum(1.0 - potential / energy, 0.0)
+        """|π|² = E/V - 1 = (E/V) · (E - V)/E."""
+        return xp.sqrt(energy / potential), xp.maximum((energy - potential) / energy, 0.0)
 
     def kick(self, potential: Scalar, energy: Scalar, xp: Namespace) -> Scalar:
         """1 + π², which is E/V on the shell."""

@@ -152,13 +152,14 @@ class Motion:
         """Chaos element: π ← |π| (π̂ + νz)/|π̂ + νz|. Returns the cosine of the turn."""
         state = self.state
         inner = dynamics.inner_on_device if xp is Tensors else dynamics.inner
-        old = xp.maximum(state.momentum_sq, TINY)
-        amount = self.bounce_rule.nu * xp.sqrt(old) * active
-        new, overlap = bounces.perturb(_momenta(shares), amount, self._generator(shares), inner)
-        new = xp.maximum(new, TINY)
+        moving = state.momentum_sq > 0
+        old = xp.where(moving, state.momentum_sq, 1.0)
+        amount = self.bounce_rule.nu * xp.sqrt(old) * active * xp.number(moving)
+        norm_sq, overlap = bounces.perturb(_momenta(shares), amount, self._generator(shares), inner)
+        new = xp.where(moving, xp.maximum(norm_sq, TINY), 1.0)
         state.scale = state.scale * xp.sqrt(old / new)
-        state.momentum_sq = new
-        return (old + amount * overlap) / xp.sqrt(old * new)
+        state.momentum_sq = norm_sq
+        return (old + amount * overlap) / (xp.sqrt(old) * xp.sqrt(new))
 
     def _bounce(self, shares: Sequence[Share], momentum_sq: float) -> None:
         """Bounce: π ← |π| · (isotropic random direction)."""

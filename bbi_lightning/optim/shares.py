@@ -94,18 +94,20 @@ def is_stale(shares: Sequence[Share], idle: Sequence[Tensor]) -> bool:
     """Return whether a parameter joined (got its first gradient) or left (was frozen) since the division."""
     if any(p.grad is not None and p.requires_grad for p in idle):
         return True
-    return any(p.grad is None and not p.requires_grad for share in shares for p in share.params)
+    return any(not p.requires_grad for share in shares for p in share.params)
 
 
 def divide(
     groups: Sequence[dict[str, Any]], state: MutableMapping[Tensor, Any]
-) -> tuple[list[Share], list[Tensor]]:
-    """Return the shares of all parameters in motion, and the idle ones: frozen, or never given a gradient.
+) -> tuple[list[Share], list[Tensor], bool]:
+    """Return the shares of all parameters in motion, the idle ones, and whether any lost its momentum.
 
-    A parameter joins at its first gradient, with momentum zero.
+    Idle are those frozen, which lose it, and those never given a gradient: a parameter joins at its first
+    gradient, with momentum zero.
     """
     shares: list[Share] = []
     idle: list[Tensor] = []
+    lost = False
     for group in groups:
         moving = []
         for p in group["params"]:
@@ -113,8 +115,9 @@ def divide(
                 moving.append(p)
             else:
                 idle.append(p)
+                lost |= state.pop(p, None) is not None
         shares += _shares_of(group, moving, state)
-    return shares, idle
+    return shares, idle, lost
 
 
 def _shares_of(
