@@ -12,8 +12,8 @@ class BI(ECD):
 
     H = √(V(V + π²)) = E. See ``BBI`` for the equations and the arguments.
 
-    Without bounces a symmetric landscape conserves angular momenta, and the particle may orbit the
-    bottom for ever; use ``BBI`` unless that is what you study.
+    Without bounces a symmetric landscape conserves angular momenta: the particle spirals in more slowly, and
+    orbits for ever where ``floor`` lies below the minimum; use ``BBI`` unless that is what you study.
 
     Example:
         >>> import torch

@@ -55,7 +55,7 @@ def summarise(record: Record | None, state: State, hamiltonian: Hamiltonian) -> 
         "potential": potential,
         "energy_error": hamiltonian.energy_error(potential, before, state.energy),
         "potential_over_energy": potential / state.rest_potential,
-        "momentum_sq": float(state.scale) ** 2 * float(state.momentum_sq),
+        "momentum_sq": float(state.scale) * float(state.scale) * float(state.momentum_sq),
         "speed_over_limit": speed / limit if limit > 0 else math.nan,
         "turn_cosine": math.nan if record.turn_cosine is None else float(record.turn_cosine),
         **counts,

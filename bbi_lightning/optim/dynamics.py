@@ -53,12 +53,17 @@ def inner(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> float:
 
 def squared_norm_on_device(tensors: Sequence[Tensor]) -> Tensor:
     """Return Σ x² as a 0-dim float64 tensor on the tensors' device, without synchronisation."""
-    norms = torch._foreach_norm([t for t in tensors if t.numel() > 0])
+    filled = [t for t in tensors if t.numel() > 0]
+    if not filled:
+        return torch.zeros((), dtype=torch.float64, device=tensors[0].device)
+    norms = torch._foreach_norm(filled, dtype=torch.promote_types(filled[0].dtype, torch.float32))
     return torch.stack(list(norms)).double().square().sum()
 
 
 def inner_on_device(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
     """Return Σ x·y as a 0-dim float64 tensor on the tensors' device, without synchronisation."""
+    if xs[0].dtype in HALF_DTYPES:
+        xs, ys = [x.float() for x in xs], [y.float() for y in ys]
     products = torch._foreach_mul(list(xs), list(ys))
     return torch.stack([p.sum(dtype=torch.float64) for p in products]).sum()
 

@@ -94,8 +94,12 @@ class ECD(Optimizer):
         self.param_groups[0][KEY] = self._motion.state.to_tensors()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters; they start at rest and share the energy of the others."""
+        """Add parameters; they start at rest and share the energy. Raises as the constructor does."""
         self._settle()
+        for name in ("lr", "weight_decay"):
+            value = param_group.get(name, self.defaults[name])
+            if not 0 <= float(value) < math.inf:
+                raise ValueError(f"{name}={value} of a parameter group must be finite and not negative.")
         super().add_param_group(param_group)
         if any(torch.is_complex(p) for p in self.param_groups[-1]["params"]):
             raise TypeError(

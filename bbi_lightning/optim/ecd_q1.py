@@ -20,8 +20,8 @@ class ECDq1(ECD):
 
     Args:
         params: parameters or groups (``lr`` and ``weight_decay`` may differ by group); n ≥ 2 numbers.
-        lr: Δt > 0: the length of a step.
-        eta: η > 0; the measure is (F - F₀)^(-ηn/2).
+        lr: Δt > 0: the length of a step, up to the bend of the kick (a factor 1 + O(Δt²)).
+        eta: η > 0; the measure is (F - F₀)^(-ηn/2). In many dimensions it concentrates only for η > 1.
         nu: ν ≥ 0, the chaos element, see ``ECDSep``.
         floor, weight_decay, seed: as for ``BBI``. There is no extra energy: E = 0 by definition.
 
@@ -41,7 +41,7 @@ class ECDq1(ECD):
         ...     optimizer.zero_grad()
         ...     loss = x.square().sum()
         ...     loss.backward()
-        ...     losses.append(float(optimizer.step(loss=loss)))
+        ...     losses.append(optimizer.step(loss=loss).item())
         >>> min(losses) < 1e-3
         True
     """
@@ -51,7 +51,7 @@ class ECDq1(ECD):
         params: Params,
         lr: float,
         *,
-        eta: float = 1.0,
+        eta: float = 2.0,
         nu: float = 1e-5,
         floor: float = 0.0,
         weight_decay: float = 0.0,

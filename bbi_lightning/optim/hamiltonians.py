@@ -11,7 +11,7 @@ and the energy shell is |π|² = unit² · fraction (``shell``), factored so tha
 (there ``unit`` grows while ``fraction`` → 1) nor loses digits as V → E (there ``fraction`` → 0).
 
 References: G. B. De Luca, E. Silverstein, arXiv:2201.11137 (Born-Infeld; eqs. of section 2);
-G. B. De Luca, A. Gatti, E. Silverstein, arXiv:2306.00352 (separable, ECDSep) and arXiv:2501.18419 (q = 1).
+G. B. De Luca, A. Gatti, E. Silverstein, arXiv:2306.00352 (separable, ECDSep); arXiv:2501.18419 (q = 1).
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bbi_lightning.optim.scalars import Floats, Namespace, Scalar
+
+LARGEST_DEPTH = 200.0
+"""The logarithm of the largest depth that ``Isokinetic`` uses; the smallest is as far below 1."""
 
 
 class Hamiltonian(ABC):
@@ -144,7 +147,7 @@ class LogSeparable(Hamiltonian):
         log_unit_sq = energy - self.eta * xp.log(potential)
         unit = xp.exp(0.5 * log_unit_sq)
         if self.s == 0:
-            return unit, unit / unit
+            return unit, potential / potential
         return unit, xp.maximum(-xp.expm1(math.log(self.s) - log_unit_sq), 0.0)
 
     def kick(self, potential: Scalar, energy: Scalar, xp: Namespace) -> Scalar:
@@ -157,8 +160,8 @@ class LogSeparable(Hamiltonian):
 
     def speed_limit(self, potential: Scalar, energy: Scalar, xp: Namespace) -> Scalar:
         """2|π|/(s + π²), at most 1/√s."""
-        unit, fraction = self.shell(potential, energy, xp)
-        return 2.0 * xp.sqrt(fraction) / unit
+        _, fraction = self.shell(potential, energy, xp)
+        return 2.0 * xp.sqrt(fraction) * xp.exp(0.5 * (self.eta * xp.log(potential) - energy))
 
     def energy_error(self, potential: float, momentum_sq: float, energy: float) -> float:
         """Return H - E: H is a logarithm, so this is the relative error of e^H."""
@@ -266,4 +269,6 @@ class Isokinetic(Hamiltonian):
         return 0.0
 
     def _depth(self, potential: Scalar, xp: Namespace) -> Any:
-        return xp.exp(-self.k * xp.log(potential))
+        """V^(-k), within a range that products of three do not leave: its size cancels from the motion."""
+        exponent = xp.maximum(-self.k * xp.log(potential), -LARGEST_DEPTH)
+        return xp.exp(-xp.maximum(-exponent, -LARGEST_DEPTH))

@@ -25,8 +25,10 @@ from bbi_lightning.optim.scalars import Floats, Scalar, Tensors
 from bbi_lightning.optim.shares import Share
 from bbi_lightning.optim.state import State
 
-LENGTH_RANGE = 1e12
-"""The stored Σ m² is kept within this factor of 1, far inside float32's range."""
+LENGTH_RANGE = 1e8
+"""The stored Σ m² is kept within this factor of 1, so that no m comes near the largest float16."""
+LARGEST_POWER = 14
+"""2^14 is a float16; what needs more than one such factor gets it in the steps that follow."""
 TINY = 1e-300
 
 Gradients = Sequence[list[Tensor]]
@@ -43,6 +45,7 @@ class Motion:
     conserve: bool
     state: State
     record: Record | None = None
+    _last_record: Record | None = None
 
     def start(self, shares: Sequence[Share], grads: Gradients, potential: float) -> None:
         """Fix the energy and the first direction, -g (random if g = 0), with |π|² on the shell."""
@@ -74,8 +77,8 @@ class Motion:
         usable = xp.is_usable(potential)
         v = xp.where(usable, potential, 1.0)
         before = state.scale * state.scale * state.momentum_sq
-        energy, scale, keep = self._project(hamiltonian, v, before, xp)
-        rate = _Rate(usable, keep, xp.where(usable, hamiltonian.kick(v, energy, xp) / scale, 0.0), xp)
+        energy, kick, scale, keep = self._project(hamiltonian, v, before, xp)
+        rate = _Rate(usable, keep, xp.where(usable, kick / scale, 0.0), xp)
         if hamiltonian.tangential:
             rate.turn = rate.kick * self._radial(shares, grads, on_device)
         state.scale = xp.where(usable, scale, state.scale)
@@ -96,6 +99,7 @@ class Motion:
             state.momentum_sq = sum(moved)
 
         turned = self._perturb(shares, xp.number(usable), xp) if self.bounce_rule.nu > 0 else None
+        self._last_record = self.record
         self.record = Record(v, energy, before, rate.drift, state.momentum_sq, turned)
 
     def settle(self, shares: Sequence[Share], potential: float, momentum_sq: float) -> None:
@@ -106,6 +110,7 @@ class Motion:
         """
         state = self.state
         if not Floats.is_usable(potential):
+            self.record = self._last_record
             self._count_unusable(potential)
             return
         state.steps += 1
@@ -128,15 +133,20 @@ class Motion:
     def _project(
         self, hamiltonian: Hamiltonian, v: Scalar, momentum_sq: Scalar, xp: Any
     ) -> tuple[Scalar, ...]:
-        """Return (energy, scale, keep): π = scale · m is on the shell; keep = 0 drops the momentum."""
+        """Return (energy, ∂H/∂V, scale, keep): π = scale · m is on the shell; keep = 0 drops the momentum.
+
+        Then the kick alone makes the new one; with ∂H/∂V as scale, m stays within the range of its dtype.
+        """
         state = self.state
         if not self.conserve:
-            return hamiltonian.energy(v, momentum_sq, xp), state.scale, 1.0
+            energy = hamiltonian.energy(v, momentum_sq, xp)
+            return energy, hamiltonian.kick(v, energy, xp), state.scale, 1.0
         unit, fraction = hamiltonian.shell(v, state.energy, xp)
         moving = (fraction > 0) & (state.momentum_sq > 0)
         length = xp.sqrt(xp.maximum(state.momentum_sq, TINY))
-        scale = xp.where(moving, unit * xp.sqrt(fraction) / length, unit)
-        return state.energy, scale, xp.number(moving)
+        kick = hamiltonian.kick(v, state.energy, xp)
+        scale = xp.where(moving, unit * xp.sqrt(fraction) / length, kick)
+        return state.energy, kick, scale, xp.number(moving)
 
     def _radial(self, shares: Sequence[Share], grads: Gradients, on_device: bool) -> Scalar:
         """Return (m·g)/|m|², the part of the gradient along the momentum."""
@@ -174,17 +184,17 @@ class Motion:
         self._keep_in_range(shares, new)
 
     def _keep_in_range(self, shares: Sequence[Share], momentum_sq: float) -> None:
-        """Bring the stored momenta back to length 1 before they leave the range of their dtype."""
+        """Bring the stored momenta back near length 1 by a power of two, which is exact in every dtype."""
         if (
             momentum_sq == 0
             or not math.isfinite(momentum_sq)
             or 1 / LENGTH_RANGE < momentum_sq < LENGTH_RANGE
         ):
             return
-        length = math.sqrt(momentum_sq)
-        torch._foreach_mul_(_momenta(shares), 1.0 / length)
-        self.state.scale = self.state.scale * length
-        self.state.momentum_sq = dynamics.squared_norm(_momenta(shares))
+        power = max(-LARGEST_POWER, min(round(0.5 * math.log2(momentum_sq)), LARGEST_POWER))
+        torch._foreach_mul_(_momenta(shares), 2.0**-power)
+        self.state.scale = self.state.scale * 2.0**power
+        self.state.momentum_sq = self.state.momentum_sq * 4.0**-power
 
     def _count_unusable(self, potential: float) -> None:
         state = self.state
