@@ -1,0 +1,66 @@
+"""The command line: `bbi <verb>`. Each verb has its own module, which imports what is heavy when it runs."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Annotated
+
+import typer
+
+import bbi_lightning
+from bbi_lightning.cli.train import config, teaching, train
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(
+    name="bbi",
+    help="Train neural networks with energy-conserving optimizers, and compare them fairly with others.",
+    context_settings=_CONTEXT,
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"bbi_lightning {bbi_lightning.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command(context_settings=_CONTEXT, help=teaching("Train one network, and test it once at the end."))(
+    train
+)
+app.command(context_settings=_CONTEXT, help=teaching("Print the complete config that some overrides make."))(
+    config
+)
+
+
+def _add_other_verbs() -> None:
+    """`bbi sweep …` and `bbi compare`, where their modules are present."""
+    if importlib.util.find_spec("bbi_lightning.cli.sweep"):
+        from bbi_lightning.cli.sweep import app as sweep
+
+        app.add_typer(sweep, name="sweep")
+    if importlib.util.find_spec("bbi_lightning.cli.compare"):
+        from bbi_lightning.cli.compare import compare
+
+        app.command(context_settings=_CONTEXT)(compare)
+
+
+_add_other_verbs()
+
+
+def main() -> None:
+    """The entry point `bbi`."""
+    app()
