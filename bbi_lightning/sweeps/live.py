@@ -1,0 +1,211 @@
+"""How a sweep goes on, for human eyes: a live table on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from bbi_lightning.sweeps.run import Display
+from bbi_lightning.sweeps.spaces import Value
+from bbi_lightning.sweeps.status import ArmStatus, SweepStatus
+from bbi_lightning.sweeps.study import best
+
+_INTERVAL = 10.0  # seconds between plain lines
+_BAR = 10  # characters
+WIDE = 110
+"""Columns of a terminal from which all columns of the table fit."""
+
+_MEDIUM = 84  # from here on the bars fit
+
+
+def display(console: Console) -> Display:
+    """What suits the console: `LiveTable` on a terminal, `PlainLines` in a file or a pipe."""
+    return LiveTable(console) if console.is_terminal else PlainLines(console)
+
+
+class LiveTable:
+    """Redraws one table in place until it is closed."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._started = time.monotonic()
+
+    def note(self, text: str) -> None:
+        """Print a line above the table."""
+        self._console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+    def busy(self, text: str) -> AbstractContextManager[object]:
+        """A spinner."""
+        return self._console.status(Text(f"{text} …", style="dim"), spinner="dots")
+
+    def update(self, status: SweepStatus) -> None:
+        """Draw the table anew."""
+        picture = self._picture(status)
+        if self._live is None:
+            self._live = Live(picture, console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        self._live.update(picture, refresh=True)
+
+    def close(self, status: SweepStatus) -> None:
+        """Leave the last table standing."""
+        if self._live is not None:
+            self._live.stop()
+        self._console.print(self._picture(status))
+
+    def _picture(self, status: SweepStatus) -> RenderableType:
+        return Group(table(status, self._console.width), footer(status, time.monotonic() - self._started), "")
+
+
+class PlainLines:
+    """One line now and then: counts, ETA, and the best of each arm."""
+
+    def __init__(self, console: Console, interval: float = _INTERVAL) -> None:
+        self._console = console
+        self._interval = interval
+        self._started = time.monotonic()
+        self._spoke: float | None = None
+        self._ended = -1
+
+    def note(self, text: str) -> None:
+        """Print a line."""
+        self._print(text)
+
+    def busy(self, text: str) -> AbstractContextManager[object]:
+        """Print a line."""
+        self._print(text)
+        return nullcontext()
+
+    def update(self, status: SweepStatus) -> None:
+        """Print a line if some seconds have passed and something has happened."""
+        now = time.monotonic()
+        recent = self._spoke is not None and now - self._spoke < self._interval
+        if recent or status.ended == self._ended:
+            return
+        self._spoke, self._ended = now, status.ended
+        bests = [f"{arm.arm.label} {_metric(arm.best_value)}" for arm in status.arms if arm.best]
+        tail = f" · best {status.spec.objective.metric}: {', '.join(bests)}" if bests else ""
+        self._print(footer(status, now - self._started).plain.strip() + tail)
+
+    def close(self, status: SweepStatus) -> None:
+        """Print the table."""
+        wide = Console(file=self._console.file, width=max(self._console.width, WIDE))
+        wide.print(table(status, wide.width))
+        self._print(footer(status, time.monotonic() - self._started).plain.strip())
+
+    def _print(self, text: str) -> None:
+        self._console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def table(status: SweepStatus, width: int) -> RenderableType:
+    """The arms of a sweep, one a row.
+
+    Args:
+        status: what to show.
+        width: columns of the terminal; what does not fit is left out.
+    """
+    spec = status.spec
+    tie = spec.objective.tie_breaker
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    grid.add_column("arm", no_wrap=True)
+    grid.add_column("search", no_wrap=True)
+    grid.add_column(f"best {spec.objective.metric}", justify="right", no_wrap=True)
+    if tie:
+        grid.add_column(tie.metric, justify="right", no_wrap=True)
+    if width >= WIDE:
+        grid.add_column("at")
+    grid.add_column("replicates", no_wrap=True)
+    grid.add_column("")
+
+    leader = _leader(status)
+    for arm in status.arms:
+        style = "bold green" if arm is leader else "" if arm.best else "dim"
+        tie_value = arm.best.outcome.tie_breaker if arm.best and arm.best.outcome else None
+        cells: list[RenderableType] = [
+            Text(arm.arm.label, style="bold"),
+            _progress(arm.searched, spec.search.trials, width),
+            Text(_metric(arm.best_value), style=style),
+        ]
+        if tie:
+            cells.append(Text(_metric(tie_value), style=style))
+        if width >= WIDE:
+            cells.append(Text(_params(arm.best.job.params) if arm.best else "", style="cyan"))
+        cells += [_progress(arm.replicated, arm.replicates, width), _counts(arm)]
+        grid.add_row(*cells)
+    title = Text.assemble((spec.name, "bold"), ("  " + spec.title if spec.title != spec.name else "", "dim"))
+    return Padding(Group(title, "", grid, ""), (1, 0, 0, 2), expand=False)
+
+
+def footer(status: SweepStatus, elapsed: float) -> Text:
+    """One line: how much is done, how long it took, how long it will take."""
+    parts = [f"{status.ended}/{status.total} runs", f"{duration(elapsed)} so far"]
+    if status.done:
+        parts[1] = duration(elapsed)
+    elif status.eta is not None:
+        parts.append(f"about {duration(status.eta)} to go")
+    return Text("  " + " · ".join(parts), style="dim")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the two units a person would use."""
+    whole = max(0, round(seconds))
+    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{minutes} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{hours} h {minutes % 60:02d} min"
+    return f"{days} d {hours % 24:02d} h"
+
+
+def _progress(done: int, total: int, width: int) -> RenderableType:
+    count = Text(f"{done:>{len(str(total))}}/{total}" if total else "–", style="" if done else "dim")
+    if width < _MEDIUM or not total:
+        return count
+    bar = ProgressBar(total, done, width=_BAR, style="grey30", complete_style="blue", finished_style="green")
+    both = Table.grid(padding=(0, 1))
+    both.add_row(bar, count)
+    return both
+
+
+def _counts(arm: ArmStatus) -> Text:
+    """What is worth a word: how many run, diverged, failed."""
+    counts = (
+        (arm.running, "running", "cyan"),
+        (arm.interrupted, "interrupted", "magenta"),
+        (arm.diverged, "diverged", "yellow"),
+        (arm.failed, "failed", "red"),
+    )
+    return Text("  ").join(Text(f"{number} {word}", style=style) for number, word, style in counts if number)
+
+
+def _metric(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if 1e-3 <= abs(value) < 1e3 else f"{value:.3g}"
+
+
+def _params(params: dict[str, Value]) -> str:
+    """The point in short: optim.lr=0.1 is lr=0.1, as long as no other key ends so."""
+    ends = [key.rsplit(".", 1)[-1] for key in params]
+    names = [end if ends.count(end) == 1 else key for key, end in zip(params, ends, strict=True)]
+    return "  ".join(f"{name}={_number(value)}" for name, value in zip(names, params.values(), strict=True))
+
+
+def _number(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _leader(status: SweepStatus) -> ArmStatus | None:
+    """The arm whose best is the best of all, once there are two to compare."""
+    winners = {arm.best.key: arm for arm in status.arms if arm.best}
+    leader = best([arm.best for arm in status.arms if arm.best], status.spec.objective)
+    return winners[leader.key] if leader and len(winners) > 1 else None

@@ -1,0 +1,114 @@
+"""A trial as the sweep sees it: where it stands, what it was given, what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bbi_lightning.sweeps.points import Params
+
+WAITING, RUNNING, FINISHED, DIVERGED, FAILED = "waiting", "running", "finished", "diverged", "failed"
+"""`diverged` is a result (the loss stayed non-finite). `failed` raised an error or lost its process twice."""
+
+SEARCH, REPLICATE = "search", "replicate"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a trial is asked to do.
+
+    Attributes:
+        arm: the arm's name.
+        phase: search or replicate.
+        index: 0, 1, … within its phase: the point's place in the sequence, or the replicate's number.
+        of: the index of the search trial whose point this is: the same as `index` in the search.
+        seed: the run's seed.
+        params: config key to value.
+    """
+
+    arm: str
+    phase: str
+    index: int
+    of: int
+    seed: int
+    params: Params
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        """What makes two jobs of one arm the same."""
+        return (self.phase, self.of, self.index)
+
+    def labels(self, sweep: str) -> dict[str, Any]:
+        """What its run folder is labelled with. `trial` is the search trial whose point it runs."""
+        return {
+            "sweep": sweep,
+            "arm": self.arm,
+            "phase": self.phase,
+            "trial": self.of,
+            "replicate": self.index if self.phase == REPLICATE else None,
+            "params": self.params,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.arm} {self.phase} {self.index}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended.
+
+    Attributes:
+        state: finished, diverged or failed.
+        value: the objective's metric, only when finished.
+        tie_breaker: the tie breaker's metric, if there is one and it is finite.
+        seconds: wall time of its process.
+        error: the last lines of the traceback, or a sentence, when failed.
+    """
+
+    state: str
+    value: float | None = None
+    tie_breaker: float | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial of the study, read from the journal.
+
+    Attributes:
+        number: its number in the arm's study.
+        key: the storage's own id, unique over all arms.
+        job: what it is asked to do.
+        state: waiting, running, finished, diverged or failed.
+        outcome: None until it has ended.
+        run: the run's name, known once its process has started.
+        worker: {"host", "pid", "since"} of the process that has it, or had it last.
+        losses: how many of its processes died without a word.
+    """
+
+    number: int
+    key: int
+    job: Job
+    state: str
+    outcome: Outcome | None
+    run: str | None
+    worker: Mapping[str, Any]
+    losses: int
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is an outcome."""
+        return self.state in (FINISHED, DIVERGED, FAILED)
+
+
+def due(trials: Iterable[Trial], best: Trial | None) -> list[Trial]:
+    """The trials of one arm that count: the latest at each place, and of the replicates only the best's.
+
+    A failed trial that is tried again is superseded by its successor; a longer search that finds a better
+    point leaves the old one's replicates behind.
+    """
+    latest = {trial.job.place: trial for trial in trials}
+    chosen = best.job.index if best else None
+    return [t for t in latest.values() if t.job.phase == SEARCH or t.job.of == chosen]
