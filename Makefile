@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+UV     := $(or $(shell command -v uv 2>/dev/null),$(BIN)/uv)
 JOBS   ?= 2
 
 export OMP_NUM_THREADS = 1
@@ -22,11 +23,13 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "bbi_lightning needs Python 3.10 or newer: make PYTHON=/path/to/python3"; exit 2; }
-	@test -x $(BIN)/python || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); } || \
+	@test -x $(BIN)/python || rm -rf $(VENV)
+	@test -x $(BIN)/python || test ! -x $(UV) || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { echo "python3 -m venv failed: install it (Debian: apt-get install python3-venv)"; exit 2; }
-	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@test -x $(UV) || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@echo "Installing into $(VENV) (about 6 GB with PyTorch; half a minute from a warm cache)"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(READY)
