@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from bbi_lightning.optim import BBI, ECDSep
+from bbi_lightning.optim.scalars import Floats
 
 from .landscapes import flatten, momentum, noisy, parameters, quadratic, walk, wavy
 from .members import Member, every_member, every_member_with, member_of
@@ -99,6 +100,23 @@ def test_a_parameter_frozen_on_the_way_rests(member: Member, path: str, set_to_n
         moving = [momentum_of(optimizer, p) for p in (params[0], params[2])]
         measured = sum(m.square().sum().item() for m in moving)
         assert optimizer.diagnostics()["momentum_sq"] == pytest.approx(measured, rel=1e-13)
+
+
+@every_member
+@both_paths
+def test_the_others_take_over_the_energy_of_a_parameter_that_leaves(member: Member, path: str):
+    """Without a force, the next step has the full length that the energy gives."""
+    params = parameters()
+    optimizer = getattr(member, path)(params)
+    walk(optimizer, params, wavy, 9)
+    params[1].requires_grad_(False)
+    for p in params:
+        p.grad = torch.zeros_like(p)
+    before = flatten(params).detach().clone()
+    optimizer.step(loss=0.3)
+    moved = (flatten(params).detach() - before).norm().item()
+    speed = member.hamiltonian.speed_limit(0.3, optimizer.diagnostics()["energy"], Floats)
+    assert moved == pytest.approx(member.lr * speed, rel=1e-9)
 
 
 def momentum_of(optimizer, p: Tensor) -> Tensor:
