@@ -23,6 +23,7 @@ Weight decay is an L2 term of F, in loss and gradient alike, hence conserved wit
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -85,7 +86,8 @@ class ECD(Optimizer):
         if not 0 <= weight_decay < math.inf:
             raise ValueError(f"weight_decay={weight_decay} must be finite and not negative.")
         self.floor = floor
-        self._motion = Motion(hamiltonian, bounce_rule, extra_energy, conserve, State(seed=seed))
+        state = State(member=zlib.crc32(type(hamiltonian).__name__.encode()), seed=seed)
+        self._motion = Motion(hamiltonian, bounce_rule, extra_energy, conserve, state)
         self._shares: list[Share] | None = None
         self._idle: list[Tensor] = []
         self._handed_over: Tensor | float | None = None
@@ -224,11 +226,16 @@ class ECD(Optimizer):
         return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue as if never stopped, bit for bit. Raises ValueError if the state has no energy."""
+        """Continue as if never stopped, bit for bit. Raises ValueError if the state is not of this member."""
         if not state_dict["param_groups"] or KEY not in state_dict["param_groups"][0]:
             raise ValueError(
                 f"This state holds no energy, so {type(self).__name__} cannot continue from it: "
                 "it was saved by another kind of optimizer."
+            )
+        if int(state_dict["param_groups"][0][KEY]["member"]) != self._motion.state.member:
+            raise ValueError(
+                f"{type(self).__name__} cannot continue from the state of another member of the family, "
+                "whose energy means something else: build the optimizer that saved it."
             )
         super().load_state_dict(state_dict)
         self._motion.state = State.from_tensors(self.param_groups[0][KEY])

@@ -25,10 +25,12 @@ class State:
     """The numbers.
 
     energy: E (NaN before the first step). rest_potential: V₀ + ΔE, where a particle of energy E would rest.
+    member: checksum of the Hamiltonian's name, since E means something else for each.
     scale: π = scale · (stored momenta). momentum_sq: Σ (stored momenta)². seed, draws: random numbers.
     at_floor, skipped: steps not taken because F ≤ F₀, or because F was not finite.
     """
 
+    member: int = 0
     energy: float = float("nan")
     rest_potential: float = float("nan")
     scale: Scalar = 1.0

@@ -14,6 +14,8 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
+from bbi_lightning.optim import BBI, BI, ECDSep
+
 from .landscapes import copies, noisy, parameters, walk
 from .members import Member, every_member
 
@@ -178,6 +180,15 @@ def test_the_state_of_another_kind_of_optimizer_is_refused(member: Member, other
     with pytest.raises(ValueError, match=f"holds no energy, so {member.name} cannot continue from it"):
         optimizer.load_state_dict(stranger.state_dict())
     walk(optimizer, params, noisy, 3)
+
+
+def test_the_state_of_another_member_is_refused_and_of_the_same_hamiltonian_taken():
+    params = parameters()
+    bbi = BBI(params, lr=0.01)
+    walk(bbi, params, noisy, 2)
+    with pytest.raises(ValueError, match="ECDSep cannot continue from the state of another member"):
+        ECDSep(params, lr=0.01).load_state_dict(bbi.state_dict())
+    BI(params, lr=0.01).load_state_dict(bbi.state_dict())
 
 
 @every_member
