@@ -120,6 +120,9 @@ def perturb(
     for momentum in momenta:
         z = torch.empty_like(momentum).normal_(generator=generator)
         overlap += inner([momentum], [z])
-        momentum.add_(z.mul_(amount))
+        if isinstance(amount, float):
+            momentum.add_(z, alpha=amount)
+        else:
+            momentum.add_(z.mul_(amount))
         norm_sq += inner([momentum], [momentum])
     return norm_sq, overlap
