@@ -150,8 +150,16 @@ def _power(x: float) -> str:
 def legend(axes: Axes) -> None:
     """The labelled lines of the axes, above them and never over the data."""
     lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
-    handles = [Line2D([], [], color=x.get_color(), linestyle=x.get_linestyle(), linewidth=2) for x in lines]
+    handles = [_sample(line) for line in lines]
     labels = [str(line.get_label()) for line in lines]
     figure = axes.get_figure(root=True)
     assert figure is not None
     figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)), borderaxespad=0.2)
+
+
+def _sample(line: Line2D) -> Line2D:
+    """A line of the same colour and dashes for a legend (`get_linestyle` calls every dash pattern "--")."""
+    sample = Line2D([], [])
+    sample.update_from(line)
+    sample.set(linewidth=2, marker="none")
+    return sample
