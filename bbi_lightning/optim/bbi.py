@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from bbi_lightning.optim.bounces import BounceRule
-from bbi_lightning.optim.ecd import ECD, Params
+from bbi_lightning.optim.bouncing import BouncingECD
 from bbi_lightning.optim.hamiltonians import BornInfeld
 
 
-class BBI(ECD):
+class BBI(BouncingECD):
     """Frictionless motion with a speed limit √V, turned at random when progress stalls.
 
     With V = F - F₀ (eqs. 2.10 and section 2.3 of the paper):
@@ -56,28 +55,4 @@ class BBI(ECD):
         True
     """
 
-    def __init__(
-        self,
-        params: Params,
-        lr: float,
-        *,
-        floor: float = 0.0,
-        extra_energy: float = 0.0,
-        patience: int | None = 3000,
-        bounce_every: int = 1000,
-        n_bounces: int = 1,
-        weight_decay: float = 0.0,
-        conserve: bool = True,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            params,
-            lr,
-            hamiltonian=BornInfeld(),
-            bounce_rule=BounceRule(patience, bounce_every, n_bounces),
-            floor=floor,
-            extra_energy=extra_energy,
-            weight_decay=weight_decay,
-            conserve=conserve,
-            seed=seed,
-        )
+    law = BornInfeld()

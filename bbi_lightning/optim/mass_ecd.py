@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from bbi_lightning.optim.bounces import BounceRule
-from bbi_lightning.optim.ecd import ECD, Params
+from bbi_lightning.optim.bouncing import BouncingECD
 from bbi_lightning.optim.hamiltonians import MassOverLoss
 
 
-class MassECD(ECD):
+class MassECD(BouncingECD):
     """Motion that slows near the floor because its mass is 1/(2V), with BBI's bounces.
 
     H = Vπ² + V = E:
@@ -30,28 +29,4 @@ class MassECD(ECD):
         True
     """
 
-    def __init__(
-        self,
-        params: Params,
-        lr: float,
-        *,
-        floor: float = 0.0,
-        extra_energy: float = 0.0,
-        patience: int | None = 3000,
-        bounce_every: int = 1000,
-        n_bounces: int = 1,
-        weight_decay: float = 0.0,
-        conserve: bool = True,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(
-            params,
-            lr,
-            hamiltonian=MassOverLoss(),
-            bounce_rule=BounceRule(patience, bounce_every, n_bounces),
-            floor=floor,
-            extra_energy=extra_energy,
-            weight_decay=weight_decay,
-            conserve=conserve,
-            seed=seed,
-        )
+    law = MassOverLoss()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import bbi_lightning.optim as optim
 from bbi_lightning.optim import ECD
+from bbi_lightning.optim.bouncing import BouncingECD
 
 from .members import MEMBERS
 
@@ -17,5 +18,6 @@ def test_every_subclass_in_the_package_is_exported():
     def subclasses(cls: type) -> set[type]:
         return {cls}.union(*(subclasses(c) for c in cls.__subclasses__()))
 
-    ours = {cls.__name__ for cls in subclasses(ECD) if cls.__module__.startswith("bbi_lightning.")}
+    members = subclasses(ECD) - {BouncingECD}  # which names no law
+    ours = {cls.__name__ for cls in members if cls.__module__.startswith("bbi_lightning.")}
     assert ours <= set(optim.__all__)
