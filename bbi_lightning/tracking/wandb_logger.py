@@ -83,12 +83,12 @@ def build_wandb_logger(
     """
     if tracking.mode == "none":
         return None
-    from pytorch_lightning.loggers import WandbLogger
+    from bbi_lightning.tracking.lasting_wandb_logger import LastingWandbLogger
 
     # Started here and not by Lightning, which starts it at the first row: an unreachable server must be known
     # before any training, and a run of somebody else in this process must stay theirs.
     run = _start_run(tracking, folder, config, parameters, group) if _is_rank_zero() else None
-    return WandbLogger(
+    return LastingWandbLogger(
         project=tracking.project, id=folder.name, name=folder.name, save_dir=folder.path, experiment=run
     )
 
