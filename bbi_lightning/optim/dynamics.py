@@ -71,9 +71,10 @@ def inner_on_device(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
 def _blockwise_dot(x: Tensor, y: Tensor) -> float:
     if x.dtype in HALF_DTYPES:
         x, y = x.float(), y.float()
-    if x.stride() != y.stride() or not is_dense(x):
-        x, y = x.contiguous(), y.contiguous()
-    x, y = flat(x), flat(y)
+    if x.stride() == y.stride() and not x.is_contiguous() and is_dense(x):
+        x, y = flat(x), flat(y)
+    else:
+        x, y = x.contiguous().view(-1), y.contiguous().view(-1)
     if x.numel() <= BLOCK_ELEMENTS:
         return float(torch.dot(x, y))
     blocks = zip(x.split(BLOCK_ELEMENTS), y.split(BLOCK_ELEMENTS), strict=True)
