@@ -118,9 +118,7 @@ def _check_key(config: DictConfig, key: str, value: Any) -> None:
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     if not isinstance(node, DictConfig):
-        top = key.partition(".")[0]
-        hint = closest(top, [str(k) for k in config])
-        raise ConfigError(f"{key}={value} is unknown: {hint or f'there is no {parent or top} to set it in'}")
+        raise ConfigError(f"{key}={value} is unknown: {_first_wrong_part(config, parent)}")
     target = node.get("_target_")
     if target is None and parent:
         return  # labels and the like
@@ -136,6 +134,19 @@ def _check_key(config: DictConfig, key: str, value: Any) -> None:
         or f"the keys here are {', '.join(dict.fromkeys(siblings))}"
     )
     raise ConfigError(f"{key}={value} is unknown: {hint}")
+
+
+def _first_wrong_part(config: DictConfig, path: str) -> str:
+    """Where a dotted path leaves the config, and what may have been meant there."""
+    node, walked = config, ""
+    for part in path.split("."):
+        if part not in node:
+            known = [str(key) for key in node]
+            return closest(part, known, walked) or f"there is no {walked}{part} to set it in"
+        if not isinstance(node[part], DictConfig):
+            return f"{walked}{part} is a value, not a group of keys"
+        node, walked = node[part], f"{walked}{part}."
+    raise AssertionError(f"{path} is there")
 
 
 def _one_sentence(error: Exception) -> str:
