@@ -8,7 +8,7 @@ elements so that |π|² is summed while the new momentum is still in the cache: 
 0.4 of a step of SGD, this costs 0.27 (measured on one core of an AMD EPYC, ResNet-50). The momenta of a list
 lie in one buffer, so that the sum over a run is one dot product however small its tensors are.
 
-Sums over parameters are float32 in blocks of 2¹⁸ elements and float64 across blocks: right to 1e-6 for 10⁸
+Sums over parameters are float32 in blocks of 2¹⁸ elements and float64 across blocks: right to 1e-5 for 10⁸
 elements, where one float32 dot product is off by 1e-2.
 """
 

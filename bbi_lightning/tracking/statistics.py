@@ -228,15 +228,16 @@ def tuning_curve(
     """
     x = _finite(values)
     n, x = x.size, x if direction == "maximize" else -x
-    weights = _subset_weights(n)
-    value, low, high = weights @ np.sort(x), np.full(n, np.nan), np.full(n, np.nan)
+    value, low, high = expected_best(x), np.full(n, np.nan), np.full(n, np.nan)
     if n > 1:
         shown = n // 2
         rows = min(_RESAMPLES, max(1000, 2_000_000 // n))
         resamples = np.random.default_rng(seed).choice(x, size=(rows, n))
         resamples.sort(axis=1)
         tail = (1 - _expanded_level(level, n)) / 2
-        low[:shown], high[:shown] = np.quantile(resamples @ weights[:shown].T, [tail, 1 - tail], axis=0)
+        low[:shown], high[:shown] = np.quantile(
+            resamples @ _subset_weights(n)[:shown].T, [tail, 1 - tail], axis=0
+        )
     if direction == "minimize":
         value, low, high = -value, -high, -low
     return TuningCurve(np.arange(1, n + 1), value, low, high, level)
