@@ -84,7 +84,7 @@ def build(
     if runtime.compile:
         model.compile()
 
-    progress, callbacks = _callbacks(config.seed, options, runtime, checkpoint)
+    progress, callbacks = _callbacks(config, options, runtime, checkpoint)
     trainer = build_trainer(options, runtime, callbacks, loggers(parameters))
     data.trainer = trainer  # its rank and device decide what a loader holds
     train_loader, val_loader = data.train_dataloader(), data.val_dataloader() or None
@@ -102,19 +102,19 @@ def build(
 
 
 def _callbacks(
-    seed: int, options: TrainerOptions, runtime: RuntimeOptions, checkpoint: Path
+    config: TrainingConfig, options: TrainerOptions, runtime: RuntimeOptions, checkpoint: Path
 ) -> tuple[Progress, list[Callback]]:
     """The progress display, and all callbacks in the order in which they must run."""
     step_log = StepLog(runtime.log_every)
     progress = Progress(step_log, runtime.progress)
     callbacks: list[Callback] = [] if options.max_steps is None else [StepLimit(options.max_steps)]
     callbacks += [
-        Generators(seed),
+        Generators(config.seed),
         step_log,  # reads the loss, so that a GPU has caught up when the others look at the clock
         EnergyMonitor(runtime.log_every),
         Throughput(runtime.log_every),
         progress,
-        RunCheckpoint(checkpoint, every=runtime.checkpoint_every, vote_every=runtime.log_every),
+        RunCheckpoint(checkpoint, every=config.checkpoint.build().every, vote_every=runtime.log_every),
     ]
     return progress, callbacks
 

@@ -33,11 +33,12 @@ _ADDED_BY_TRAINING: dict[str, tuple[str, ...]] = {
     "scheduler": ("optimizer", "total_steps"),
     "trainer": (),
     "runtime": (),
+    "checkpoint": (),
     "tracking": (),
 }
 """The components of a training config, each with the arguments that training adds and a config cannot set."""
 
-_NOT_IDENTITY = ("seed", "runtime", "tracking")
+_NOT_IDENTITY = ("seed", "runtime", "checkpoint", "tracking")
 _WHERE_DATA_LIE = ("data_dir", "download", "num_workers")
 _NO_SEED = -1  # stands for ${seed} in the hash; no seed is negative
 
@@ -58,6 +59,7 @@ class TrainingConfig:
     scheduler: Component
     trainer: Component
     runtime: Component
+    checkpoint: Component
     tracking: Component
 
 
@@ -102,6 +104,7 @@ def try_out(config: TrainingConfig) -> ImageDataModule:
     trainer: TrainerOptions = config.trainer.try_build()
     runtime: RuntimeOptions = config.runtime.try_build()
     _refuse_contradictions(config, trainer, runtime)
+    config.checkpoint.try_build()
     config.tracking.try_build()
     optimizer = config.optim.try_build([torch.nn.Parameter(torch.zeros(1))])
     schedule: dict[str, Any] = {"total_steps": 100} if config.scheduler.accepts("total_steps") else {}
@@ -159,7 +162,7 @@ def run_name(config: DictConfig) -> str:
     """A run's name and identity: `<data>-<model>-<optim>-<hash>-s<seed>`.
 
     The hash is of everything that shapes the result except the seed, so that the runs of one setting share
-    it; where and how it runs (`runtime`, `tracking`, where the data lie) does not count, and 1 is 1.0.
+    it; where and how it runs (`runtime`, `checkpoint`, `tracking`, where the data lie) does not count, and 1 is 1.0.
 
     Raises:
         ConfigError: a key or a type is wrong.

@@ -170,7 +170,7 @@ def test_interrupted_process_resumes_to_the_same_bits(
 
 @pytest.mark.slow
 def test_killed_process_is_taken_up_from_its_last_checkpoint(tmp_path: Path) -> None:
-    words = ["optim=bbi", "trainer.max_epochs=40", "runtime.checkpoint_every=0.1", *QUICK]
+    words = ["optim=bbi", "trainer.max_epochs=40", "checkpoint.every=0.1", *QUICK]
     code, _ = interrupt_after(40, signal.SIGKILL, *words, cwd=tmp_path)
     assert code == -signal.SIGKILL
     again = bbi("train", *words, cwd=tmp_path)

@@ -13,7 +13,7 @@ from bbi_lightning.training.components import locate, parse
 from bbi_lightning.training.config import checked, compose, groups, plain, run_name, validate
 from bbi_lightning.training.config_files import config_folder
 
-COMPONENTS = ("data", "loss", "model", "optim", "runtime", "scheduler", "tracking", "trainer")
+COMPONENTS = ("checkpoint", "data", "loss", "model", "optim", "runtime", "scheduler", "tracking", "trainer")
 ADDED = {
     "model": {"image_shape", "num_classes"},
     "optim": {"params"},

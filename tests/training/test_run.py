@@ -284,7 +284,7 @@ def test_checkpoints_are_at_most_so_many_seconds_apart(
     train(small(tmp_path / "rarely", epochs=1))
     assert saved == [STEPS_PER_EPOCH]
     saved.clear()
-    train(small(tmp_path / "always", "runtime.checkpoint_every=0", epochs=1))
+    train(small(tmp_path / "always", "checkpoint.every=0", epochs=1))
     assert saved == list(range(1, STEPS_PER_EPOCH + 1))
 
 
