@@ -14,8 +14,12 @@ MAY_IMPORT = {
     **{room: set() for room in ("optim", "problems", "models", "data", "tracking", "cluster")},
     "studies": {"optim", "problems", "models"},
     "sweeps": {"cluster", "tracking"},
-    "training": {"optim", "problems", "models", "data", "tracking", "studies"},
-    "cli": {"optim", "problems", "models", "data", "tracking", "cluster", "studies", "sweeps", "training"},
+    "checkpoints": {"tracking"},
+    "training": {"optim", "problems", "models", "data", "tracking", "studies", "checkpoints"},
+    "cli": {
+        *("optim", "problems", "models", "data", "tracking", "cluster"),
+        *("studies", "sweeps", "checkpoints", "training"),
+    },
 }
 
 

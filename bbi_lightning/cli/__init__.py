@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 import bbi_lightning
-from bbi_lightning.cli.train import config, teaching, train
+from bbi_lightning.cli import checkpoints, export, resume
+from bbi_lightning.cli.train import FROM_EXAMPLES, config, teaching, train
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -38,9 +39,16 @@ def _root(
     pass
 
 
-app.command(context_settings=_CONTEXT, help=teaching("Train one network, and test it once at the end."))(
-    train
-)
+app.command(
+    context_settings=_CONTEXT,
+    help=teaching("Train one network, and test it once at the end.", FROM_EXAMPLES),
+)(train)
+for verb, module in (
+    (resume.resume, resume),
+    (checkpoints.checkpoints, checkpoints),
+    (export.export, export),
+):
+    app.command(context_settings=_CONTEXT, help=module.HELP, no_args_is_help=True)(verb)
 app.command(context_settings=_CONTEXT, help=teaching("Print the complete config that some overrides make."))(
     config
 )

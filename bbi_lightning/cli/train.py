@@ -38,7 +38,20 @@ EXAMPLES = """
   bbi config …      print the complete config that comes out
 
   The same words name the same run: it is found finished, or goes on where it
-  was interrupted (Ctrl-C saves first).
+  was interrupted (Ctrl-C saves first). See also bbi resume.
+"""
+
+FROM_EXAMPLES = """
+[bold]Beginning elsewhere, or anew[/bold]
+
+  [dim]# from the weights of another run; what is taken becomes part of the identity[/dim]
+  bbi train optim=sgd --from digits-cnn-bbi-38aa4ac6cd-s0 --take weights
+
+  [dim]# from the start again: the old folder is set aside in runs/.replaced[/dim]
+  bbi train --fresh
+
+  Exit codes: 0 done, 1 an error, 2 a mistake in the config, 71 another rank
+  vanished, 75 the time limit came, 128 + n signal n.
 """
 
 _HELP_WIDTH = 78
@@ -49,7 +62,7 @@ Overrides = Annotated[
 ]
 
 
-def teaching(summary: str) -> str:
+def teaching(summary: str, more: str = "") -> str:
     """Help that shows by example, and lists every group with its options."""
     known = {group: options for group, options in groups().items() if group != "sweep"}
     width = max(map(len, known))
@@ -58,26 +71,62 @@ def teaching(summary: str) -> str:
     for group, options in known.items():
         text = f"  {group:<{width}}   {', '.join(options)}"
         lines += textwrap.wrap(text, _HELP_WIDTH, subsequent_indent=indent, drop_whitespace=False)
-    return "\n".join([summary, EXAMPLES, "[bold]Groups[/bold]", "", *lines])
+    return "\n".join([summary, EXAMPLES, more, "[bold]Groups[/bold]", "", *lines])
 
 
-def train(overrides: Overrides = None) -> None:
+def train(
+    overrides: Overrides = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Begin anew; what there is of the run is set aside, not lost.")
+    ] = False,
+    begin_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from", metavar="RUN", help="Begin from a checkpoint of another run.", show_default=False
+        ),
+    ] = None,
+    take: Annotated[
+        str | None,
+        typer.Option(
+            "--take",
+            metavar="WHAT",
+            help="What to take from there: weights, or weights_and_optimizer.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Train one network, and test it once at the end."""
-    with interrupts.listening():  # before torch is imported, which takes seconds
-        with user_errors():
-            from bbi_lightning.training.composition import compose
+    with interrupts.listening(), user_errors():  # before torch is imported, which takes seconds
+        from bbi_lightning.training.composition import compose
 
-            composed = compose(overrides or [])  # most mistakes show here, before torch is imported
+        words = [*(overrides or []), *_beginning(begin_from, take)]
+        composed = compose(words)  # most mistakes show here, before torch is imported
 
-            from bbi_lightning.training.run import is_rank_zero
-            from bbi_lightning.training.run import train as train_run
+        from bbi_lightning.training.run import exit_if_interrupted, is_rank_zero
+        from bbi_lightning.training.run import train as train_run
 
-            folder = train_run(composed, overrides=overrides or [])
+        folder = train_run(composed, overrides=words, fresh=fresh)
         if is_rank_zero():
-            _print_result(folder)
-        cause = interrupts.received()
-        if folder.record.state == "interrupted" and cause is not None:
-            raise typer.Exit(interrupts.exit_code(cause))
+            print_result(folder)
+        exit_if_interrupted(folder)
+
+
+def _beginning(place: str | None, take: str | None) -> list[str]:
+    """The overrides that --from and --take stand for."""
+    if place is None and take is None:
+        return []
+    from bbi_lightning.training.components import ConfigError
+
+    if place is None:
+        raise ConfigError(f"--take={take} needs a place to take it from: add --from RUN")
+    if take is None:
+        raise ConfigError(
+            f"--from={place} does not say what to take: add --take weights or weights_and_optimizer"
+        )
+    from pathlib import Path
+
+    path = Path(place) if Path(place).exists() else Path("runs") / place
+    return ["start=checkpoint", f"start.checkpoint='{path.resolve()}'", f"start.take={take}"]
 
 
 def config(overrides: Overrides = None) -> None:
@@ -104,20 +153,30 @@ def config(overrides: Overrides = None) -> None:
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """A mistake in the config becomes one sentence on stderr and exit code 2."""
+    """A mistake of the user's becomes one sentence on stderr and exit code 2; a lost rank, code 71."""
     try:
         yield
     except ValueError as error:
+        from bbi_lightning.checkpoints.store import ForeignCheckpointError
         from bbi_lightning.tracking.run_lock import RunBusyError
         from bbi_lightning.training.components import ConfigError
 
-        if not isinstance(error, (ConfigError, RunBusyError)):
+        if not isinstance(error, (ConfigError, ForeignCheckpointError, RunBusyError)):
             raise
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+    except RuntimeError as error:
+        from bbi_lightning.training.run import LostRankError
+        from bbi_lightning.training.watchdog import LOST_RANK
+
+        if not isinstance(error, LostRankError):
+            raise
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(LOST_RANK) from None
 
 
-def _print_result(folder: RunFolder) -> None:
+def print_result(folder: RunFolder) -> None:
+    """Losses and accuracies, size, and where the rest is."""
     from rich.console import Console
     from rich.table import Table
 

@@ -24,7 +24,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     Args:
         batch_size: training samples of a micro-step over all ranks; a multiple of the number of ranks.
-        eval_batch_size: largest number of samples of an evaluation batch, over all ranks.
+        eval_batch_size: largest number of samples of an evaluation batch, on one rank. The batches do not
+            depend on the number of ranks, nor does therefore what is measured. Where it does not divide the
+            number of batches, some ranks are given a last image without a label: nothing to count.
         val_size: validation samples: a count, a fraction in (0, 1), or 0 for no validation.
         seed: order of the samples and their augmentation, >= 0.
         split_seed: which samples are held out for validation, >= 0. Apart from `seed`, so that the runs
@@ -67,8 +69,12 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Return batches of the training samples that `plan` names."""
 
     @abstractmethod
-    def test_source(self, rank: int, world_size: int) -> BatchSource:
-        """Return this rank's batches of the test set; needs `setup("test")`."""
+    def test_samples(self) -> int:
+        """Return the size of the test set; needs `setup("test")`."""
+
+    @abstractmethod
+    def test_source(self, plan: Plan) -> BatchSource:
+        """Return batches of the test samples that `plan` names; needs `setup("test")`."""
 
     def split(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the ids of the training and of the validation samples, each ascending.
@@ -99,13 +105,14 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         ids = self.split()[1]
         if len(ids) == 0:
             return []
-        rank, world_size = self._rank_and_world_size()
-        plan = SequentialPlan(ids, batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
-        return EvaluationLoader(self._remember(self.training_source(plan, augment=False)))
+        plan = self._evaluation_plan(ids)
+        source = self.training_source(plan, augment=False)
+        return EvaluationLoader(self._remember(source), padded=plan.padded)
 
     def test_dataloader(self) -> EvaluationLoader:
         """Return the loader of the test samples."""
-        return EvaluationLoader(self._remember(self.test_source(*self._rank_and_world_size())))
+        plan = self._evaluation_plan(torch.arange(self.test_samples()))
+        return EvaluationLoader(self._remember(self.test_source(plan)), padded=plan.padded)
 
     def teardown(self, stage: str) -> None:
         """Release the worker processes of all loaders handed out so far."""
@@ -120,6 +127,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _evaluation_plan(self, ids: torch.Tensor) -> SequentialPlan:
+        rank, world_size = self._rank_and_world_size()
+        return SequentialPlan(ids, batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
 
     def _remember(self, source: BatchSource) -> BatchSource:
         self._sources.append(source)
@@ -169,19 +180,23 @@ class ResidentDataModule(ImageDataModule):
         views = Augmentation(padding=self.crop_padding, flip=self.flip, seed=self.seed) if augment else None
         return ResidentBatches(self._resident, plan, views)
 
-    def test_source(self, rank: int, world_size: int) -> ResidentBatches:
-        """Return this rank's batches of the test set."""
-        if self._test is None:
-            raise RuntimeError('the test set is not loaded: call setup("test") first')
-        plan = SequentialPlan(
-            torch.arange(len(self._test)), batch_size=self.eval_batch_size, rank=rank, world_size=world_size
-        )
-        return ResidentBatches(self._on_device(self._test, 0), plan)
+    def test_samples(self) -> int:
+        """Return the size of the test set."""
+        return len(self._loaded_test())
+
+    def test_source(self, plan: Plan) -> ResidentBatches:
+        """Return batches of the test samples that `plan` names."""
+        return ResidentBatches(self._on_device(self._loaded_test(), 0), plan)
 
     def _loaded_train(self) -> ImageSet:
         if self._train is None:
             raise RuntimeError('the training set is not loaded: call setup("fit") first')
         return self._train
+
+    def _loaded_test(self) -> ImageSet:
+        if self._test is None:
+            raise RuntimeError('the test set is not loaded: call setup("test") first')
+        return self._test
 
     def _on_device(self, images: ImageSet, padding: int) -> ResidentImages:
         return ResidentImages(

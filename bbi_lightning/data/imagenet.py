@@ -15,7 +15,7 @@ import torch
 from bbi_lightning.data.arguments import positive_int
 from bbi_lightning.data.image_data_module import ImageDataModule
 from bbi_lightning.data.image_folder import DecodedImages, ImageFolder
-from bbi_lightning.data.order import Plan, SequentialPlan
+from bbi_lightning.data.order import Plan
 from bbi_lightning.data.streamed import StreamedBatches
 
 
@@ -93,18 +93,23 @@ class ImageNetDataModule(ImageDataModule):
         """Return batches of the training files that `plan` names."""
         return self._stream(self._loaded_train(), plan, augment=augment)
 
-    def test_source(self, rank: int, world_size: int) -> StreamedBatches:
-        """Return this rank's batches of the test set."""
-        if self._test is None:
-            raise RuntimeError('the test set is not loaded: call setup("test") first')
-        ids = torch.arange(len(self._test))
-        plan = SequentialPlan(ids, batch_size=self.eval_batch_size, rank=rank, world_size=world_size)
-        return self._stream(self._test, plan, augment=False)
+    def test_samples(self) -> int:
+        """Return the number of test files."""
+        return len(self._loaded_test())
+
+    def test_source(self, plan: Plan) -> StreamedBatches:
+        """Return batches of the test files that `plan` names."""
+        return self._stream(self._loaded_test(), plan, augment=False)
 
     def _loaded_train(self) -> ImageFolder:
         if self._train is None:
             raise RuntimeError('the training set is not loaded: call setup("fit") first')
         return self._train
+
+    def _loaded_test(self) -> ImageFolder:
+        if self._test is None:
+            raise RuntimeError('the test set is not loaded: call setup("test") first')
+        return self._test
 
     def _list(self, part: str) -> ImageFolder:
         files = ImageFolder(self.data_dir / part)

@@ -105,13 +105,21 @@ class _EpochReceiver:
 
 
 class EvaluationLoader:
-    """The same batches at every `iter()`; without state."""
+    """The same batches at every `iter()`; without state.
 
-    def __init__(self, source: BatchSource) -> None:
+    Args:
+        source: where the batches come from.
+        padded: the last batch only keeps the ranks in step. It comes without labels, shape (0,): a model
+            may be run on its image, and nothing is to be counted.
+    """
+
+    def __init__(self, source: BatchSource, *, padded: bool = False) -> None:
         self.source = source
+        self.padded = padded
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __iter__(self) -> Iterator[Batch]:
-        return self.source.batches(0, 0)
+        for number, (images, labels) in enumerate(self.source.batches(0, 0), start=1):
+            yield images, labels[:0] if self.padded and number == len(self) else labels

@@ -1,8 +1,8 @@
 """Which samples make which batch: pure functions of (seed, epoch), cut into the ranks' shares.
 
 A plan names this rank's sample ids of an epoch and where its batches begin and end. All ranks have the
-same number of batches, and batch k of all ranks together is global batch k, so a run continues at
-(epoch, k) whatever the number of ranks.
+same number of batches. In training, batch k of all ranks together is global batch k, so a run continues at
+(epoch, k) whatever the number of ranks; in evaluation, a batch is one rank's.
 """
 
 from __future__ import annotations
@@ -90,34 +90,32 @@ class ShuffledPlan:
 class SequentialPlan:
     """Every sample exactly once, in ascending order, the same in every epoch.
 
-    Nothing is padded or dropped, yet all ranks have the same number of batches and none is empty (a
-    collective call in an evaluation step would hang otherwise): the samples are divided evenly over
-    the batches, and each batch evenly over the ranks.
+    The samples are divided evenly over the batches, and whole batches are dealt out to the ranks. So a
+    batch is the same whatever the number of ranks, and what a model makes of it is the same to the last
+    bit: matrix products of another shape round differently.
 
     Args:
-        sample_ids: ids to evaluate, shape (n,).
-        batch_size: largest number of samples of a global batch, over all ranks.
+        sample_ids: ids to evaluate, shape (n,), n >= 1.
+        batch_size: largest number of samples of a batch.
         rank: this process, in [0, world_size).
         world_size: number of processes.
 
-    Raises:
-        ValueError: there are fewer samples than ranks.
+    Attributes:
+        padded: the last batch is not this rank's to count: one sample that keeps it in step with the other
+            ranks (a collective call in an evaluation step would hang otherwise).
     """
 
     def __init__(
         self, sample_ids: torch.Tensor, *, batch_size: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        n = len(sample_ids)
-        if n < world_size:
-            raise ValueError(
-                f"there are {n} evaluation samples for {world_size} ranks: "
-                "raise val_size or use fewer devices, so that each has at least one"
-            )
-        n_batches = max(1, min(-(-n // batch_size), n // world_size))
-        parts = [part.tensor_split(world_size)[rank] for part in sample_ids.tensor_split(n_batches)]
-        ends = np.cumsum([len(part) for part in parts]).tolist()
+        n_batches = -(-len(sample_ids) // batch_size)
+        own = list(sample_ids.tensor_split(n_batches)[rank::world_size])
+        self.padded = len(own) < -(-n_batches // world_size)
+        if self.padded:
+            own.append(sample_ids[:1])
+        ends = np.cumsum([len(part) for part in own]).tolist()
         self.bounds = list(zip([0, *ends[:-1]], ends, strict=True))
-        self._ids = torch.cat(parts)
+        self._ids = torch.cat(own)
 
     def ids(self, epoch: int) -> torch.Tensor:
         """Return this rank's sample ids; `epoch` makes no difference."""

@@ -12,6 +12,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from bbi_lightning.data.loader import Batch
 from bbi_lightning.data.normalisation import Normalisation
 from bbi_lightning.data.order import Plan
+from bbi_lightning.data.worker_signals import heed_only_the_parent
 
 
 class StreamedBatches:
@@ -76,6 +77,7 @@ class StreamedBatches:
             batch_sampler=self._wanted,
             num_workers=self._num_workers,
             persistent_workers=self._num_workers > 0,
+            worker_init_fn=heed_only_the_parent,
             pin_memory=self._device.type == "cuda",
             generator=torch.Generator(),  # or each epoch draws from the global one, and a resumed run differs
         )

@@ -9,13 +9,16 @@ steps apart); arXiv:2306.00352, section 3 (chaos element ν).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from bbi_lightning.optim.scalars import Scalar
+
+Batches = Iterable[tuple[list[Tensor], list[Tensor]]]
+"""Momenta and their normal numbers, see ``draws.drawn``."""
 
 Inner = Callable[[Sequence[Tensor], Sequence[Tensor]], Scalar]
 """Σ x·y over lists of tensors, as a float or as a 0-dim tensor on the device."""
@@ -80,49 +83,27 @@ class BounceRule:
         return True
 
 
-def generator_for(device: torch.device, seed: int, draws: int) -> torch.Generator:
-    """Return the generator of one draw: a pure function of (seed, number of the draw), alike on every rank.
-
-    Nothing but the number of draws needs saving, and a resumed run draws what the stopped one would have.
-    """
-    generator = torch.Generator(device=device)
-    generator.manual_seed(_mix(_mix(seed) ^ draws))
-    return generator
-
-
-def _mix(x: int) -> int:
-    """Scramble 64 bits (the finalizer of SplitMix64), so that neighbouring seeds give unrelated streams."""
-    x = (x + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return x ^ (x >> 31)
-
-
-def redraw(momenta: Sequence[Tensor], generator: torch.Generator, inner: Inner) -> tuple[Scalar, Scalar]:
-    """Replace the momenta by an isotropic direction (normal draws, in place).
+def redraw(batches: Batches, inner: Inner) -> tuple[Scalar, Scalar]:
+    """Replace the momenta by an isotropic direction, in place.
 
     Returns (Σ new², Σ old·new); the caller keeps |π| by adjusting the momenta's common scale.
     """
     norm_sq, overlap = 0.0, 0.0
-    for momentum in momenta:
-        z = torch.empty_like(momentum).normal_(generator=generator)
-        overlap += inner([momentum], [z])
-        norm_sq += inner([z], [z])
-        momentum.copy_(z)
+    for momenta, z in batches:
+        overlap = overlap + inner(momenta, z)
+        norm_sq = norm_sq + inner(z, z)
+        torch._foreach_copy_(momenta, z)
     return norm_sq, overlap
 
 
-def perturb(
-    momenta: Sequence[Tensor], amount: Scalar, generator: torch.Generator, inner: Inner
-) -> tuple[Scalar, Scalar]:
+def perturb(batches: Batches, amount: Scalar, inner: Inner) -> tuple[Scalar, Scalar]:
     """Add ``amount`` · z with normal z to the momenta, in place. Returns (Σ new², Σ old·z)."""
     norm_sq, overlap = 0.0, 0.0
-    for momentum in momenta:
-        z = torch.empty_like(momentum).normal_(generator=generator)
-        overlap += inner([momentum], [z])
+    for momenta, z in batches:
+        overlap = overlap + inner(momenta, z)
         if isinstance(amount, float):
-            momentum.add_(z, alpha=amount)
+            torch._foreach_add_(momenta, z, alpha=amount)
         else:
-            momentum.add_(z.mul_(amount))
-        norm_sq += inner([momentum], [momentum])
+            torch._foreach_add_(momenta, torch._foreach_mul(z, amount))
+        norm_sq = norm_sq + inner(momenta, momenta)
     return norm_sq, overlap

@@ -73,7 +73,7 @@ def _blockwise_dot(x: Tensor, y: Tensor) -> float:
         x, y = x.float(), y.float()
     if x.stride() == y.stride() and not x.is_contiguous() and is_dense(x):
         x, y = flat(x), flat(y)
-    else:
+    elif x.dim() != 1 or x.stride() != y.stride():
         x, y = x.contiguous().view(-1), y.contiguous().view(-1)
     if x.numel() <= BLOCK_ELEMENTS:
         return float(torch.dot(x, y))

@@ -17,6 +17,8 @@ What happens in situations the formulas leave open:
     a gradient is None           it is zero: the parameter coasts; if it never had one, or is frozen, it rests
     first gradient is zero       the direction is random; at rest (ΔE = 0) the particle stays at rest
     sparse gradient              made dense: momenta are dense anyway
+    a parameter is sharded       (a DTensor, as fully_shard makes it) its parts move as the whole would: sums go
+                                 over all of them, and random directions do not depend on the cut
 Weight decay is an L2 term of F, in loss and gradient alike, hence conserved with it.
 """
 
@@ -37,7 +39,8 @@ from bbi_lightning.optim.diagnostics import summarise
 from bbi_lightning.optim.hamiltonians import Hamiltonian
 from bbi_lightning.optim.motion import Motion, copy_to_host
 from bbi_lightning.optim.scalars import Floats, Scalar
-from bbi_lightning.optim.shares import Share, divide, is_stale
+from bbi_lightning.optim.sharding import Sharding, whole
+from bbi_lightning.optim.shares import Share, divide, is_stale, totals
 from bbi_lightning.optim.state import KEY, State
 
 Params = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
@@ -107,6 +110,8 @@ class ECD(Optimizer):
             raise TypeError(
                 "A complex parameter has no energy-conserving step here: pass torch.view_as_real(p)."
             )
+        for p in self.param_groups[-1]["params"]:
+            Sharding.of(p)  # raises for placements that cannot be moved
         self._shares = None
 
     def hand_over(self, loss: Tensor | float) -> None:
@@ -194,14 +199,16 @@ class ECD(Optimizer):
                 raise ValueError(
                     f"The loss must be one number, got shape {tuple(loss.shape)}: take its mean."
                 )
-            loss = loss.detach().reshape(())
+            loss = whole(loss.detach()).reshape(())
+        potential: Scalar = float(loss) - self.floor if device is None else None
+        measure: Callable[[list[Tensor]], Scalar] = dynamics.squared_norm
+        if device is not None:
+            potential = torch.as_tensor(loss, dtype=torch.float64).to(device) - self.floor
+            measure = dynamics.squared_norm_on_device
         decaying = [share for share in shares if share.weight_decay]
-        if device is None:
-            decay = sum(0.5 * s.weight_decay * dynamics.squared_norm(s.params) for s in decaying)
-            return float(loss) - self.floor + decay
-        potential = torch.as_tensor(loss, dtype=torch.float64).to(device) - self.floor
-        for s in decaying:
-            potential = potential + 0.5 * s.weight_decay * dynamics.squared_norm_on_device(s.params)
+        if decaying:
+            penalties = [0.5 * share.weight_decay * measure(share.params) for share in decaying]
+            potential = potential + totals(decaying, penalties)[0]
         return potential
 
     def _settle(self) -> None:

@@ -19,10 +19,11 @@ from torch import Tensor
 from bbi_lightning.optim import bounces, dynamics
 from bbi_lightning.optim.bounces import BounceRule
 from bbi_lightning.optim.diagnostics import Record
+from bbi_lightning.optim.draws import Normals
 from bbi_lightning.optim.dynamics import Coefficients
 from bbi_lightning.optim.hamiltonians import Hamiltonian
 from bbi_lightning.optim.scalars import Floats, Scalar, Tensors
-from bbi_lightning.optim.shares import Share
+from bbi_lightning.optim.shares import Share, totals
 from bbi_lightning.optim.state import State
 
 LENGTH_RANGE = 1e8
@@ -55,9 +56,9 @@ class Motion:
         for share, gs in zip(shares, grads, strict=True):
             share.kick(gs, Coefficients(1.0, -1.0, 0.0, share.weight_decay), on_device=False)
         momenta = _momenta(shares)
-        state.momentum_sq = dynamics.squared_norm(momenta)
+        self.remeasure(shares)
         if state.momentum_sq == 0:
-            state.momentum_sq, _ = bounces.redraw(momenta, self._generator(shares), dynamics.inner)
+            state.momentum_sq, _ = self._redraw(shares, dynamics.inner)
         self._keep_in_range(shares, state.momentum_sq)
         unit, fraction = hamiltonian.shell(potential, state.energy, Floats)
         state.scale = unit * math.sqrt(fraction) / math.sqrt(state.momentum_sq)
@@ -87,16 +88,16 @@ class Motion:
             rate.keep = 1.0
 
         if on_device or hamiltonian.drift_follows_kick:
-            kicked = (s.kick(gs, rate.of(s), on_device) for s, gs in zip(shares, grads, strict=True))
-            state.momentum_sq = sum(kicked)
+            kicked = [s.kick(gs, rate.of(s), on_device) for s, gs in zip(shares, grads, strict=True)]
+            (state.momentum_sq,) = totals(shares, kicked)
             kicked_sq = state.scale * state.scale * state.momentum_sq
             rate.drift = xp.where(usable, hamiltonian.drift(v, energy, kicked_sq, xp) * scale, 0.0)
             for share in shares:
                 share.drift(rate.of(share), on_device)
         else:
             rate.drift = hamiltonian.drift(v, energy, None, xp) * scale
-            moved = (s.kick_and_drift(gs, rate.of(s)) for s, gs in zip(shares, grads, strict=True))
-            state.momentum_sq = sum(moved)
+            moved = [s.kick_and_drift(gs, rate.of(s)) for s, gs in zip(shares, grads, strict=True)]
+            (state.momentum_sq,) = totals(shares, moved)
 
         turned = self._perturb(shares, xp.number(usable), xp) if self.bounce_rule.nu > 0 else None
         self._last_record = self.record
@@ -123,12 +124,12 @@ class Motion:
     def skip(self, shares: Sequence[Share], potential: float) -> None:
         """Take no step because V is not usable."""
         if self.bounce_rule.nu > 0:
-            self._generator(shares)  # the draw that the step would have made: every path makes the same
+            self.state.draws += 1  # the draw that the step would have made: every path makes the same
         self._count_unusable(potential)
 
     def remeasure(self, shares: Sequence[Share]) -> None:
         """Sum Σ m² anew, after parameters left."""
-        self.state.momentum_sq = dynamics.squared_norm(_momenta(shares))
+        (self.state.momentum_sq,) = totals(shares, [dynamics.squared_norm(s.momenta) for s in shares])
 
     def _project(
         self, hamiltonian: Hamiltonian, v: Scalar, momentum_sq: Scalar, xp: Any
@@ -151,11 +152,12 @@ class Motion:
     def _radial(self, shares: Sequence[Share], grads: Gradients, on_device: bool) -> Scalar:
         """Return (m·g)/|m|², the part of the gradient along the momentum."""
         inner = dynamics.inner_on_device if on_device else dynamics.inner
-        total: Scalar = 0.0
+        products: list[Scalar] = []
         for share, gs in zip(shares, grads, strict=True):
-            total = total + inner(share.momenta, gs)
+            products.append(inner(share.momenta, gs))
             if share.weight_decay:
-                total = total + share.weight_decay * inner(share.momenta, share.params)
+                products[-1] = products[-1] + share.weight_decay * inner(share.momenta, share.params)
+        (total,) = totals(shares, products)
         return total / self.state.momentum_sq
 
     def _perturb(self, shares: Sequence[Share], active: Scalar, xp: Any) -> Scalar:
@@ -165,7 +167,9 @@ class Motion:
         moving = state.momentum_sq > 0
         old = xp.where(moving, state.momentum_sq, 1.0)
         amount = self.bounce_rule.nu * xp.sqrt(old) * active * xp.number(moving)
-        norm_sq, overlap = bounces.perturb(_momenta(shares), amount, self._generator(shares), inner)
+        normals = self._next_normals(shares)
+        sums = [bounces.perturb(share.drawn(normals), amount, inner) for share in shares]
+        norm_sq, overlap = totals(shares, *zip(*sums, strict=True))
         new = xp.where(moving, xp.maximum(norm_sq, TINY), 1.0)
         state.scale = state.scale * xp.sqrt(old / new)
         state.momentum_sq = norm_sq
@@ -174,14 +178,24 @@ class Motion:
     def _bounce(self, shares: Sequence[Share], momentum_sq: float) -> None:
         """Bounce: π ← |π| · (isotropic random direction)."""
         state = self.state
-        new, overlap = bounces.redraw(_momenta(shares), self._generator(shares), dynamics.inner)
-        cosine = overlap / math.sqrt(momentum_sq * new) if momentum_sq > 0 else 0.0
+        on_device = isinstance(state.momentum_sq, Tensor)
+        xp: Any = Tensors if on_device else Floats
+        new, overlap = self._redraw(shares, dynamics.inner_on_device if on_device else dynamics.inner)
+        cosine = overlap / (math.sqrt(momentum_sq) * xp.sqrt(new)) if momentum_sq > 0 else 0.0
         if momentum_sq > 0:
-            state.scale = state.scale * math.sqrt(momentum_sq / new)
+            state.scale = state.scale * (math.sqrt(momentum_sq) / xp.sqrt(new))
         state.momentum_sq = new
         if self.record is not None:
             self.record.turn_cosine = cosine
-        self._keep_in_range(shares, new)
+        expected = float(sum(share.dimension for share in shares))  # of Σ z², which may still be on a device
+        self._keep_in_range(shares, expected)
+
+    def _redraw(self, shares: Sequence[Share], inner: bounces.Inner) -> tuple[Scalar, Scalar]:
+        """Give the momenta a random direction; return (Σ new², Σ old·new)."""
+        normals = self._next_normals(shares)
+        sums = [bounces.redraw(share.drawn(normals), inner) for share in shares]
+        norm_sq, overlap = totals(shares, *zip(*sums, strict=True))
+        return norm_sq, overlap
 
     def _keep_in_range(self, shares: Sequence[Share], momentum_sq: float) -> None:
         """Bring the stored momenta back near length 1 by a power of two, which is exact in every dtype."""
@@ -209,9 +223,9 @@ class Motion:
                 f"F - floor = {potential:.3g}: {what} (said once; see diagnostics()).", stacklevel=5
             )
 
-    def _generator(self, shares: Sequence[Share]) -> torch.Generator:
+    def _next_normals(self, shares: Sequence[Share]) -> Normals:
         self.state.draws += 1
-        return bounces.generator_for(shares[0].params[0].device, self.state.seed, self.state.draws)
+        return Normals(self.state.seed, self.state.draws, sum(share.dimension for share in shares))
 
     def _hamiltonian(self, shares: Sequence[Share]) -> Hamiltonian:
         return self.hamiltonian.for_dimension(sum(share.dimension for share in shares))

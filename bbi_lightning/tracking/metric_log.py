@@ -4,6 +4,9 @@ A row is ``{"step": 40, "epoch": 2, "time": 1.3, "train/loss": 0.21, ...}``; `ti
 exists once its newline is on disk: an unterminated last line is what a killed writer left behind, and readers
 and writers both drop it. JSON has no number for NaN and the infinities; they are written as the strings
 "nan", "inf" and "-inf".
+
+A checkpoint remembers how many rows there were, so that a run that goes on from it writes the very rows it
+would have written without the interruption.
 """
 
 from __future__ import annotations
@@ -14,13 +17,17 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+import warnings
+from collections import deque
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, SupportsFloat
 
 _NON_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _RESERVED = ("step", "epoch", "time")
+
+_MOST_UNWRITTEN = 32 * 2**20  # bytes of rows that wait for a disk; some hundred thousand rows
 
 
 def encode_number(value: SupportsFloat) -> int | float | str:
@@ -105,8 +112,15 @@ class MetricLog:
     Opening an existing log drops an unterminated last line and goes on with the clock: `time` counts the
     seconds during which the run was being trained, so waiting in a queue between two attempts costs nothing.
 
+    A disk that takes no row (full, over quota, away) is no reason to end a training: rows then wait in
+    memory and are written, in order, as soon as it takes them again; one warning says so.
+
     Args:
         path: the file, created when it is missing; its folder must exist.
+
+    Attributes:
+        rows: how many rows the file has.
+        unwritten: lines (without their newline) that wait for the disk; they come after those rows.
 
     Example:
         >>> import tempfile
@@ -121,12 +135,26 @@ class MetricLog:
         self.path = Path(path)
         rows = _complete_rows(self.path)
         self._file = self.path.open("ab", buffering=0)  # unbuffered: one append is one write
-        self._file.truncate(sum(len(line) + 1 for line, _ in rows))
+        self.unwritten: deque[str] = deque()
+        self._unwritten_bytes = self._left_out = 0
+        self._torn = False  # the file ends in a half row
         self._opened = time.monotonic()
-        self._seconds_before = _last_time(rows)
+        self._go_to(rows)
+
+    def _go_to(self, rows: Sequence[tuple[bytes, Mapping[str, Any]]]) -> None:
+        """End the file after these rows, which it begins with. Needs no room on the disk."""
+        self.rows = len(rows)
+        self._bytes = sum(len(line) + 1 for line, _ in rows)
+        self._file.truncate(self._bytes)
+        self._seconds_before = float(rows[-1][1].get("time", 0.0)) if rows else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """For how long the run has been trained, all attempts together, as the next row will tell."""
+        return self._seconds_before + time.monotonic() - self._opened
 
     def append(self, step: int, epoch: int, metrics: Mapping[str, SupportsFloat]) -> None:
-        """Write one row.
+        """Write one row, or keep it until the disk takes it.
 
         Args:
             step: optimizer steps taken so far.
@@ -136,45 +164,112 @@ class MetricLog:
         Raises:
             ValueError: a metric has one of the taken names.
             TypeError: a value is not a number.
-            OSError: the row could not be written (disk full); the log is left as it was before.
         """
         taken = [name for name in _RESERVED if name in metrics]
         if taken:
             raise ValueError(
                 f"a metric cannot be called {taken[0]!r}, every row has one: choose another name"
             )
-        seconds = round(self._seconds_before + time.monotonic() - self._opened, 6)
-        row = {"step": int(step), "epoch": int(epoch), "time": seconds}
-        row_text = json.dumps(row | {name: encode_number(value) for name, value in metrics.items()})
-        self._write((row_text + "\n").encode())
+        row = {"step": int(step), "epoch": int(epoch), "time": round(self.seconds, 6)}
+        self.append_lines([json.dumps(row | {name: encode_number(value) for name, value in metrics.items()})])
+
+    def append_lines(self, lines: Sequence[str]) -> None:
+        """Write rows that are lines already: `unwritten` of another attempt."""
+        waited = bool(self.unwritten)
+        for line in lines:
+            too_many = self._unwritten_bytes + len(line) > _MOST_UNWRITTEN
+            if too_many and self._write_what_waits() is not None:
+                self._leave_out()
+            else:
+                self.unwritten.append(line)
+                self._unwritten_bytes += len(line)
+        trouble = self._write_what_waits()
+        if trouble is not None and not waited:
+            warnings.warn(
+                f"{self.path} takes no more rows ({trouble.strerror or trouble}): training goes on, "
+                "they are kept in memory and written when there is room again",
+                stacklevel=3,
+            )
+
+    def _leave_out(self) -> None:
+        self._left_out += 1
+        if self._left_out == 1:
+            warnings.warn(
+                f"{self.path} has taken no row for so long that no more can be kept in memory: "
+                "rows are left out from here on until there is room on the disk",
+                stacklevel=4,
+            )
+
+    def _write_what_waits(self) -> OSError | None:
+        """Write until the disk refuses; returns its refusal."""
+        try:
+            while self.unwritten:
+                self._write((self.unwritten[0] + "\n").encode())
+                self._unwritten_bytes -= len(self.unwritten.popleft())
+        except OSError as error:
+            return error
+        self._left_out = 0
+        return None
 
     def _write(self, line: bytes) -> None:
+        """Write one line; where that fails, leave no half row for the next one to grow onto."""
+        self._mend()
+        self._torn = True
         written = self._file.write(line)
-        if written != len(line):  # the disk is full: leave no half row for the next append to grow onto
-            self._file.truncate(self._file.seek(0, os.SEEK_END) - (written or 0))
-            raise OSError(errno.ENOSPC, "no room left to write a row of metrics", str(self.path))
+        if written != len(line):
+            with contextlib.suppress(OSError):
+                self._mend()
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
+        self._torn = False
+        self.rows += 1
+        self._bytes += len(line)
 
-    def cut_back(self, step: int) -> int:
-        """Drop the rows after `step`, atomically; called on resume with the checkpoint's step.
+    def _mend(self) -> None:
+        if self._torn:
+            self._file.truncate(self._bytes)
+            self._torn = False
 
-        Rows at `step` itself stay. Returns how many were dropped.
+    def cut_to(self, rows: int, *, seconds: float = 0.0) -> int:
+        """Keep this many rows, those a checkpoint has seen, and drop all that came later.
+
+        In place: a crash leaves the old end or the new one. Rows that wait for the disk are dropped too.
+
+        Args:
+            rows: how many, from the first on.
+            seconds: `seconds` at the time of the checkpoint; the clock goes on from there.
+
+        Returns:
+            how many rows of the file were dropped. Negative: so many are missing, because a machine went
+            down before they had reached its disk, or somebody deleted them.
         """
-        rows = _complete_rows(self.path)
-        kept = [(line, row) for line, row in rows if row["step"] <= step]
-        if len(kept) < len(rows):
-            write_atomically(self.path, b"".join(line + b"\n" for line, _ in kept))
-            self._file.close()
-            self._file = self.path.open("ab", buffering=0)
-            self._seconds_before = _last_time(kept)
-        return len(rows) - len(kept)
+        self.unwritten.clear()
+        self._unwritten_bytes = 0
+        found = _complete_rows(self.path)
+        self._go_to(found[:rows])
+        self._seconds_before = max(self._seconds_before, seconds)
+        return len(found) - rows
 
-    def sync(self) -> None:
-        """Force the rows to the disk. Call before a checkpoint is committed: then no crash of the machine can
-        leave a checkpoint whose rows are missing."""
-        os.fsync(self._file.fileno())
+    def sync(self) -> bool:
+        """Force the rows to the disk; returns whether all of them are there.
+
+        Call it before a checkpoint is committed, from any thread: then no crash of the machine can leave a
+        checkpoint whose rows are missing.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except (OSError, ValueError):  # the disk has failed; the file is closed
+            return False
+        return not self.unwritten
 
     def close(self) -> None:
-        """Close the file; closing twice is harmless, and so is a full disk: every row was written before."""
+        """Close the file; closing twice is harmless. Says how many rows the disk has not taken to the end."""
+        if self._file.closed:
+            return
+        if self._write_what_waits() is not None:
+            warnings.warn(
+                f"{self.path} lacks its last {len(self.unwritten)} rows: the disk has not taken them",
+                stacklevel=2,
+            )
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -185,7 +280,3 @@ class MetricLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _last_time(rows: list[tuple[bytes, dict[str, Any]]]) -> float:
-    return float(rows[-1][1].get("time", 0.0)) if rows else 0.0

@@ -65,6 +65,7 @@ class RunFolder:
         config: str,
         labels: Mapping[str, Any] | None = None,
         overrides: Sequence[str] = (),
+        origin: Mapping[str, Any] | None = None,
     ) -> RunFolder:
         """The run's folder, made if it is not there. A run that exists already is returned as it is, only
         labels it does not have are added (a sweep may take up a run that was started by hand).
@@ -74,6 +75,7 @@ class RunFolder:
             config: the resolved config as YAML text.
             labels: plain JSON.
             overrides: the command line that made the config, for the record.
+            origin: what the run begins from, if not from nothing: plain JSON, for the record.
 
         Raises:
             RunBusyError: labels would have to be added while another process trains the run.
@@ -98,6 +100,7 @@ class RunFolder:
                         created=_now(),
                         labels=labels,
                         overrides=tuple(overrides),
+                        origin=dict(origin or {}),
                     )
                 )
         return folder
@@ -171,6 +174,29 @@ class RunFolder:
     def holder(self) -> Mapping[str, Any] | None:
         """Who trains the run now, {"host", "pid", "since"}, or None: then a state "running" means killed."""
         return self._lock.holder()
+
+    def set_aside(self) -> Path | None:
+        """Make room for the run to be trained from the start: the folder moves, nothing of it is lost.
+
+        Returns:
+            where it is now, `<root>/.replaced/<name>-<n>` (hidden, so that nobody takes it for a run of the
+            root); None if there was none.
+
+        Raises:
+            RunBusyError: another process trains the run.
+        """
+        if not self.exists:
+            return None
+        self.acquire()
+        try:
+            graveyard = self.path.parent / ".replaced"
+            graveyard.mkdir(exist_ok=True)
+            number = 1
+            while (graveyard / f"{self.name}-{number}").exists():
+                number += 1
+            return self.path.rename(graveyard / f"{self.name}-{number}")
+        finally:
+            self.release()
 
     def begin_attempt(self, *, from_step: int = 0) -> Attempt:
         """Take the run and write down that this process works on it: state "running".

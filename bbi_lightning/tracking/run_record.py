@@ -79,6 +79,7 @@ class RunRecord:
         overrides: the command line that made the config.
         summary: metric name to its last value, plus whatever training adds (parameters, steps, wall_s).
         attempts: in order, oldest first.
+        origin: what the run began from, {"run", "step", "take"}; empty if from nothing.
         format: version of this layout.
         extra: keys of a later version of this program, kept as they are.
     """
@@ -90,6 +91,7 @@ class RunRecord:
     overrides: tuple[str, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=dict)
     attempts: tuple[Attempt, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
     format: int = FORMAT
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 

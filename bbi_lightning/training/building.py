@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,28 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
+from bbi_lightning.checkpoints.lightning_io import StoreCheckpointIO
 from bbi_lightning.data.image_data_module import ImageDataModule
-from bbi_lightning.training.checkpointing import AtomicCheckpointIO, RunCheckpoint
+from bbi_lightning.training import interrupts
+from bbi_lightning.training.beginning import begin_with
+from bbi_lightning.training.checkpointing import RunCheckpoint, is_validation_due
 from bbi_lightning.training.classification import Classification
 from bbi_lightning.training.config import TrainingConfig
 from bbi_lightning.training.energy_monitor import EnergyMonitor
+from bbi_lightning.training.exchange import Exchange
 from bbi_lightning.training.generators import Generators, seed_generators
+from bbi_lightning.training.lean_lightning import NoProfiler
+from bbi_lightning.training.loss_handover import LossHandover
+from bbi_lightning.training.metric_logger import MetricLogger
 from bbi_lightning.training.options import RuntimeOptions, TrainerOptions
 from bbi_lightning.training.progress import Progress
+from bbi_lightning.training.rank_guard import RankGuard
+from bbi_lightning.training.start import Start
 from bbi_lightning.training.step_log import StepLog
+from bbi_lightning.training.strategies import build_strategy, without_sigterm_broadcast
 from bbi_lightning.training.throughput import Throughput
+from bbi_lightning.training.time_limit import TimeLimit
+from bbi_lightning.training.watchdog import Watchdog
 
 
 class StepLimit(Callback):
@@ -43,6 +55,27 @@ class StepLimit(Callback):
         if trainer.global_step >= self.max_steps:
             trainer.should_stop = True
 
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Also where a resumed run had only a validation left of its last epoch."""
+        self.on_train_batch_end(trainer, pl_module)
+
+
+@dataclass(frozen=True)
+class Lifelines:
+    """What makes a run survive: the same objects for the whole attempt.
+
+    Attributes:
+        io: where checkpoints go.
+        time_limit: when the attempt must have left, None if nobody sets a limit.
+        watchdog: ends a process that hangs.
+        begin_at: the checkpoint to go on from as if never stopped, None to begin.
+    """
+
+    io: StoreCheckpointIO
+    time_limit: TimeLimit | None
+    watchdog: Watchdog
+    begin_at: Path | None
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -51,6 +84,7 @@ class Parts:
     Attributes:
         train_loader, val_loader: this rank's share.
         total_steps: optimizer steps of the whole run.
+        checkpointing: saves it.
     """
 
     module: Classification
@@ -58,12 +92,17 @@ class Parts:
     train_loader: Any
     val_loader: Any
     total_steps: int
+    checkpointing: RunCheckpoint
+
+    def is_complete(self, state: Mapping[str, Any]) -> bool:
+        """Whether nothing is left to train after this checkpoint, nor to validate."""
+        return state["global_step"] >= self.total_steps and not is_validation_due(state)
 
 
 def build(
     config: TrainingConfig,
     data: ImageDataModule,
-    checkpoint: Path,
+    lifelines: Lifelines,
     loggers: Callable[[int], Sequence[Logger]],
 ) -> Parts:
     """Build everything; the model's initial weights depend on the seed alone.
@@ -71,7 +110,7 @@ def build(
     Args:
         config: checked.
         data: its data module, set up for "fit".
-        checkpoint: the file that is to be kept up to date.
+        lifelines: the attempt's.
         loggers: makes the loggers from the number of trainable parameters.
     """
     options: TrainerOptions = config.trainer.build()
@@ -80,12 +119,26 @@ def build(
         torch.set_num_threads(runtime.threads)
     seed_generators(config.seed)
     model = config.model.build(image_shape=data.image_shape, num_classes=data.num_classes)
+    if options.precision == "64-true":
+        model.double()  # Lightning does so after a checkpoint has been loaded, which would round its weights
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if runtime.compile:
         model.compile()
 
-    progress, callbacks = _callbacks(config, options, runtime, checkpoint)
-    trainer = build_trainer(options, runtime, callbacks, loggers(parameters))
+    exchange = Exchange()
+    own_loggers = loggers(parameters)
+    checkpointing = RunCheckpoint(
+        lifelines.io,
+        config.checkpoint.build(),
+        exchange,
+        history=next((logger for logger in own_loggers if isinstance(logger, MetricLogger)), None),
+        time_limit=lifelines.time_limit,
+        watchdog=lifelines.watchdog,
+    )
+    progress, callbacks = _callbacks(config.seed, options, runtime, exchange)
+    trainer = build_trainer(
+        options, runtime, [*callbacks, checkpointing], own_loggers, exchange, lifelines.io
+    )
     data.trainer = trainer  # its rank and device decide what a loader holds
     train_loader, val_loader = data.train_dataloader(), data.val_dataloader() or None
     progress.total_steps = total_steps = _total_steps(len(train_loader), options)
@@ -98,46 +151,62 @@ def build(
         config.scheduler.build(**schedule),
         num_classes=data.num_classes,
     )
-    return Parts(module, trainer, train_loader, val_loader, total_steps)
+    if config.start is not None and lifelines.begin_at is None:
+        start: Start = config.start.build()
+        callbacks_of(trainer)[:0] = begin_with(module, start)
+    return Parts(module, trainer, train_loader, val_loader, total_steps, checkpointing)
 
 
 def _callbacks(
-    config: TrainingConfig, options: TrainerOptions, runtime: RuntimeOptions, checkpoint: Path
+    seed: int, options: TrainerOptions, runtime: RuntimeOptions, exchange: Exchange
 ) -> tuple[Progress, list[Callback]]:
-    """The progress display, and all callbacks in the order in which they must run."""
+    """The progress display, and all callbacks but the last in the order in which they must run."""
     step_log = StepLog(runtime.log_every)
     progress = Progress(step_log, runtime.progress)
     callbacks: list[Callback] = [] if options.max_steps is None else [StepLimit(options.max_steps)]
     callbacks += [
-        Generators(config.seed),
+        Generators(seed),
+        LossHandover(exchange),
         step_log,  # reads the loss, so that a GPU has caught up when the others look at the clock
         EnergyMonitor(runtime.log_every),
         Throughput(runtime.log_every),
         progress,
-        RunCheckpoint(checkpoint, every=config.checkpoint.build().every, vote_every=runtime.log_every),
     ]
+    if runtime.check_ranks_every is not None:
+        callbacks.append(RankGuard(runtime.check_ranks_every))
     return progress, callbacks
 
 
 def build_trainer(
-    options: TrainerOptions, runtime: RuntimeOptions, callbacks: list[Callback], loggers: Sequence[Logger]
+    options: TrainerOptions,
+    runtime: RuntimeOptions,
+    callbacks: list[Callback],
+    loggers: Sequence[Logger],
+    exchange: Exchange,
+    io: StoreCheckpointIO,
 ) -> pl.Trainer:
     """Lightning's Trainer with everything off that we do ourselves, better or not at all."""
-    plugins: list[Any] = [AtomicCheckpointIO()]
+    plugins: list[Any] = [io]
+    precision: str | None = options.precision
+    if runtime.strategy == "fsdp":
+        from bbi_lightning.training.sharding import precision_plugin  # dear to load, and seldom used
+
+        own = precision_plugin(options.precision, _accelerator(runtime))
+        plugins, precision = ([], precision) if own is None else ([own], None)
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))
-    return pl.Trainer(
+    trainer = pl.Trainer(
         max_epochs=-1 if options.max_epochs is None else options.max_epochs,
         accumulate_grad_batches=options.accumulate_grad_batches,
         gradient_clip_val=options.gradient_clip_val,
         gradient_clip_algorithm=options.gradient_clip_algorithm,
-        precision=options.precision,
+        precision=precision,  # type: ignore[arg-type]  # a name of Lightning's
         deterministic=options.deterministic,
         check_val_every_n_epoch=options.check_val_every_n_epoch,
         accelerator=_accelerator(runtime),
         devices=runtime.devices,
         num_nodes=runtime.num_nodes,
-        strategy=runtime.strategy,
+        strategy=build_strategy(runtime, exchange),
         callbacks=callbacks,
         plugins=plugins,
         logger=list(loggers),
@@ -147,7 +216,17 @@ def build_trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_autolog_hparams=False,
+        profiler=NoProfiler(),
     )
+    without_sigterm_broadcast(trainer)
+    interrupts.keep_from_lightning(trainer)
+    return trainer
+
+
+def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
+    """The trainer's callbacks, in the order in which they run."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    return callbacks
 
 
 def _accelerator(runtime: RuntimeOptions) -> str:

@@ -1,119 +1,110 @@
-"""Checkpoints at step boundaries: now and then, at the end, and when a signal asks the run to stop.
+"""When a run saves: now and then, where it is told to, at the end, and when something asks it to stop.
 
-A checkpoint is one file, complete or absent: written beside its place, forced to the disk, renamed. It
-holds plain containers and tensors only and is loaded with `weights_only=True`, so reading it runs no code.
+All ranks decide alike, from what the `Exchange` says that any of them wants, and only between two optimizer
+steps. What a checkpoint is and how it gets to the disk is `bbi_lightning.checkpoints`' business.
 """
 
 from __future__ import annotations
 
-import os
+import math
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.io.checkpoint_io import CheckpointIO
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.strategies import ModelParallelStrategy
+from pytorch_lightning.trainer.states import TrainerFn
 
+from bbi_lightning.checkpoints.lightning_io import StoreCheckpointIO
+from bbi_lightning.checkpoints.store import Note
 from bbi_lightning.training import interrupts
+from bbi_lightning.training.exchange import Exchange, Wish
 from bbi_lightning.training.interrupts import InterruptedRunError
+from bbi_lightning.training.metric_logger import MetricLogger
+from bbi_lightning.training.options import CheckpointOptions
+from bbi_lightning.training.time_limit import TimeLimit
+from bbi_lightning.training.watchdog import Watchdog
 
-
-class AtomicCheckpointIO(CheckpointIO):
-    """A Lightning plugin that writes a checkpoint whole or not at all, and loads nothing but data."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
-    ) -> None:
-        """Write `checkpoint`; a crash at any moment leaves the file that was there before."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with unfinished.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-        _sync_folder(path.parent)
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any | None = "cpu", weights_only: bool | None = True
-    ) -> dict[str, Any]:
-        """Read a checkpoint; whatever the caller says, only data."""
-        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
-        return checkpoint
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        """Delete a checkpoint."""
-        Path(path).unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Force a rename to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def steps_of(path: Path) -> int:
-    """Optimizer steps taken when a checkpoint was written; its tensors are not read.
-
-    Raises:
-        ValueError: the file is no checkpoint of ours.
-    """
-    try:
-        return int(_open(path)["global_step"])
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint: delete it to train from the start"
-        ) from error
-
-
-def restore_progress(trainer: pl.Trainer, path: Path) -> None:
-    """Tell a trainer that will only test how many steps and epochs its weights have been trained for."""
-    trainer.fit_loop.load_state_dict(_open(path)["loops"]["fit_loop"])
-
-
-def _open(path: Path) -> dict[str, Any]:
-    contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return contents
+_LONGEST_FLUSH = 600.0  # seconds; a writer that hangs longer is given up
 
 
 class RunCheckpoint(Checkpoint):
-    """Keeps one checkpoint up to date, and stops the run when a signal asks for it.
-
-    Between the last step of an epoch and the validation after it nothing is saved: the run would resume
-    without that validation. It is made up for at the end of the epoch.
+    """Saves, and stops the run when a signal or the time limit asks for it.
 
     Args:
-        path: the file.
-        every: seconds between two checkpoints, ≥ 0.
-        vote_every: with several ranks, optimizer steps between two agreements on whether to save, ≥ 1.
+        io: where checkpoints go.
+        options: when to save and what to keep.
+        exchange: what the ranks agree on.
+        history: this rank's metric log, None on ranks that write none.
+        time_limit: when this attempt must have left, None if nobody sets a limit.
+        watchdog: to be told that the run is alive.
+
+    State:
+        best: the best value so far of `options.keep_best`, None before the first.
+        history: how far the metric log had got, so that a resumed run goes on with the very next row.
 
     Raises:
-        InterruptedRunError: out of the hooks, after saving, when `interrupts` has received a signal.
+        InterruptedRunError: out of the hooks of all ranks alike, after saving.
     """
 
-    def __init__(self, path: Path, *, every: float = 60.0, vote_every: int = 20) -> None:
-        self.path = path
-        self.every = every
-        self.vote_every = vote_every
-        self._saved_at = 0.0
-        self._seen_step = 0
+    def __init__(
+        self,
+        io: StoreCheckpointIO,
+        options: CheckpointOptions,
+        exchange: Exchange,
+        *,
+        history: MetricLogger | None,
+        time_limit: TimeLimit | None,
+        watchdog: Watchdog,
+    ) -> None:
+        self.io = io
+        self.options = options
+        self.exchange = exchange
+        self.history = history
+        self.time_limit = time_limit
+        self.watchdog = watchdog
+        self.best: float | None = None
+        self._improved = False
+        self._validation_due = False
+        self._leads = True
+        self._saved_at = self._boundary_at = 0.0
+        self._slowest_step = 0.0
+        self._saved_step = self._seen_step = -1
+        self._lag = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Speak for this rank."""
+        self._leads = trainer.is_global_zero
+        # on an accelerator the exchange tells what was wished a step ago: a save must not answer twice
+        self._lag = 0 if trainer.strategy.root_device.type == "cpu" else 1
+        self.exchange.wishes = self._wishes
+
+    def _wishes(self) -> frozenset[Wish]:
+        wishes = set()
+        received = interrupts.received()
+        if isinstance(received, signal.Signals):
+            wishes.add(Wish[received.name])
+        if self.time_limit is not None and self.time_limit.is_near(self._save_seconds(), self._slowest_step):
+            wishes.add(Wish.TIME_LIMIT)
+        if self._leads and (
+            time.monotonic() - self._saved_at >= self.options.every or self.io.writer.wants_retry
+        ):
+            wishes.add(Wish.SAVE)
+        return frozenset(wishes)
+
+    def _save_seconds(self) -> float:
+        return float(self.io.writer.blocked_seconds + self.io.writer.written_seconds)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock; take the signals back from Lightning, whose handlers do more than leave a note."""
+        """Start the clocks; take the signals back from Lightning, whose handlers do more than note them."""
         interrupts.listen()
-        self._saved_at = time.monotonic()
-        self._seen_step = trainer.global_step
+        self._saved_at = self._boundary_at = time.monotonic()
+        self._seen_step = self._saved_step = trainer.global_step
+        self.watchdog.reached_boundary()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Save if it is time; not in the middle of an accumulation."""
@@ -121,48 +112,187 @@ class RunCheckpoint(Checkpoint):
         if step == self._seen_step:
             return
         self._seen_step = step
+        self._reach_boundary()
         if trainer.is_last_batch or trainer.should_stop:
+            return  # the validation that follows, or the end of the epoch, sees to it
+        agreed = self.exchange.agreed
+        if step - self._saved_step <= self._lag:
+            agreed -= {Wish.SAVE}
+        self._answer(trainer, agreed, self._milestone(step))
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save if it is time: a resumed run begins with this validation."""
+        if self._is_in_training(trainer) and trainer.is_last_batch:
+            self._answer(trainer, self.exchange.vote(trainer), validation_due=True)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Leave if something asks for it."""
+        if not self._is_in_training(trainer):
             return
-        if trainer.world_size == 1 or step % self.vote_every == 0:
-            self._save_or_stop(trainer)
+        self.watchdog.reached_boundary()
+        stop = self.exchange.vote(trainer) - {Wish.SAVE}
+        if stop and not trainer.is_last_batch:
+            # stopped by a step limit within an epoch, where Lightning cannot resume a validation:
+            # the checkpoint before serves
+            self._leave(trainer, stop)
+        self._answer(trainer, stop, validation_due=True)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notice whether this is the best model so far."""
+        value = self._watched(trainer)
+        if value is None or not self._is_in_training(trainer) or not math.isfinite(value):
+            return
+        sign = -1 if str(self.options.keep_best).endswith("loss") else 1
+        if self.best is None or sign * value > sign * self.best:
+            self.best, self._improved = value, True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save if it is time; after the last epoch the final state is saved in a moment anyway."""
         if not trainer.fit_loop.done:
-            self._save_or_stop(trainer)
+            reasons = [*self._milestone(trainer.global_step), *(["best"] if self._improved else [])]
+            self._answer(trainer, self.exchange.vote(trainer), reasons)
+        self._boundary_at = time.monotonic()  # validation is no step
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the final state."""
-        self._save_or_stop(trainer, final=True)
+        """Save the final state, whatever it says in the exchange."""
+        if self.history is not None:
+            self.history.write_row()  # as Lightning will: a run resumed for its test alone adds nothing to it
+        reasons = [*self._milestone(trainer.global_step), *(["best"] if self._improved else [])]
+        self._answer(trainer, self.exchange.vote(trainer) | {Wish.SAVE}, reasons)
 
-    def save(self, trainer: pl.Trainer) -> None:
-        """Write the checkpoint, after the rows that belong to it."""
-        for logger in trainer.loggers:
-            logger.save()
-        trainer.save_checkpoint(self.path)
+    def on_test_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Leave if something asks for it: the weights are saved."""
+        self.watchdog.reached_boundary()
+        stop = self.exchange.vote(trainer) - {Wish.SAVE}
+        if stop:
+            self._leave(trainer, stop)
+
+    def _answer(
+        self,
+        trainer: pl.Trainer,
+        agreed: Iterable[Wish],
+        reasons: Iterable[str] = (),
+        *,
+        validation_due: bool = False,
+    ) -> None:
+        """Save if there is a reason to, and leave if anybody must."""
+        agreed, reasons = set(agreed), tuple(reasons)
+        if agreed or reasons:
+            self._validation_due = validation_due
+            self.save(trainer, ("last", *reasons))
+        if agreed - {Wish.SAVE}:
+            self._leave(trainer, agreed - {Wish.SAVE})
+
+    def _leave(self, trainer: pl.Trainer, stop: Iterable[Wish]) -> None:
+        self.flush(trainer)
+        first = min(stop)  # the same on all ranks
+        cause = interrupts.TIME_LIMIT if first is Wish.TIME_LIMIT else signal.Signals[first.name]
+        interrupts.heed(cause)
+        raise InterruptedRunError(cause)
+
+    def save(self, trainer: pl.Trainer, reasons: tuple[str, ...]) -> None:
+        """Hand the whole state to the writer, after the rows that belong to it."""
+        sharded = isinstance(trainer.strategy, ModelParallelStrategy)
+        value = self._watched(trainer)
+        if self.history is not None:
+            self.history.log.sync()
+        self.io.note = note = Note(
+            step=trainer.global_step,
+            epoch=trainer.current_epoch,
+            reasons=reasons,
+            values={} if value is None or self._validation_due else {str(self.options.keep_best): value},
+            world_size=trainer.world_size,
+            layout="sharded" if sharded else "whole",
+        )
+        if sharded:
+            self._save_shards(trainer, note)
+        else:
+            trainer.save_checkpoint(self.io.writer.store.folder)
+        self._improved = self._validation_due = False
         self._saved_at = time.monotonic()
+        self._saved_step = trainer.global_step
+        self._slowest_step /= 2  # one slow step long ago is forgotten
 
-    def _save_or_stop(self, trainer: pl.Trainer, final: bool = False) -> None:
-        signal_number = int(interrupts.received() or 0)
-        due = final or time.monotonic() - self._saved_at >= self.every
-        if trainer.world_size > 1:
-            signal_number, due = _agreed(trainer, signal_number, due)
-        if due or signal_number:
-            self.save(trainer)
-        if signal_number:
-            raise InterruptedRunError(signal.Signals(signal_number))
+    def _save_shards(self, trainer: pl.Trainer, note: Note) -> None:
+        """Every rank writes its part, rank zero puts the seal on it; nothing is asynchronous here."""
+        self.watchdog.extend(_LONGEST_FLUSH)
+        store = self.io.writer.store
+        folder = Path(trainer.strategy.broadcast(str(store.begin()) if self._leads else ""))
+        try:
+            trainer.save_checkpoint(folder)
+        except Exception as error:  # of the disk or of the library, on all ranks alike
+            if self._leads:
+                store.abandon(folder)
+                self.io.writer.report(error)
+        else:
+            if self._leads:
+                self.io.writer.commit(folder, note)
+        trainer.strategy.barrier("committed")
+        self.watchdog.reached_boundary()
+
+    def flush(self, trainer: pl.Trainer) -> bool:
+        """Wait until all that was saved is on the disk, on every rank alike. Returns whether it is."""
+        self.watchdog.extend(_LONGEST_FLUSH)
+        safe = self.io.writer.flush() if self._leads else True
+        trainer.strategy.barrier("flushed")
+        return safe
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Where a validation must still be done, say so in Lightning's own terms."""
+        if self._validation_due:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            for counts, begun in (("total", 1), ("current", 0)):
+                progress[counts] = {"ready": begun, "started": begun, "processed": 0, "completed": 0}
+            progress["is_last_batch"] = False
+            training = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+            for counts in ("total", "current"):
+                training[counts]["completed"] = training[counts]["processed"]
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing to keep."""
-        return {}
+        """See the class."""
+        return {"best": self.best, "history": None if self.history is None else self.history.state()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Nothing was kept."""
+        """Go on with the very next row."""
+        self.best = state_dict["best"]
+        if self.io.writer.store.best() is None:
+            self.best = None  # another run's, or lost: the next one counts
+        if self.history is not None and state_dict["history"] is not None:
+            self.history.restore(state_dict["history"])
+
+    def _milestone(self, step: int) -> list[str]:
+        return ["milestone"] if self.options.is_kept_for_good(step) else []
+
+    def _watched(self, trainer: pl.Trainer) -> float | None:
+        value = trainer.callback_metrics.get(self.options.keep_best or "")
+        return None if value is None else float(value)
+
+    def _is_in_training(self, trainer: pl.Trainer) -> bool:
+        return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+
+    def _reach_boundary(self) -> None:
+        now = time.monotonic()
+        self._slowest_step = max(self._slowest_step, now - self._boundary_at)
+        self._boundary_at = now
+        self.watchdog.reached_boundary()
 
 
-def _agreed(trainer: pl.Trainer, signal_number: int, due: bool) -> tuple[int, bool]:
-    """The largest of each over the ranks: what one of them wants, all do."""
-    votes = torch.tensor([signal_number, int(due)], device=trainer.strategy.root_device)
-    torch.distributed.all_reduce(votes, op=torch.distributed.ReduceOp.MAX)
-    number, anyone_due = votes.tolist()
-    return number, bool(anyone_due)
+def is_validation_due(state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's contents were saved between the last step of an epoch and its validation."""
+    progress = state["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]
+    return bool(progress["started"] > progress["processed"])
+
+
+def restore_progress(trainer: pl.Trainer, state: Mapping[str, Any]) -> None:
+    """Tell a trainer that will only test how many steps and epochs its weights have been trained for."""
+    trainer.fit_loop.load_state_dict(state["loops"]["fit_loop"])
+
+
+def opened(checkpoint: Path) -> dict[str, Any]:
+    """What is in a checkpoint's `state.pt`; tensors are read when they are used."""
+    contents: dict[str, Any] = torch.load(
+        checkpoint / "state.pt", map_location="cpu", weights_only=True, mmap=True
+    )
+    return contents

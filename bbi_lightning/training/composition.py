@@ -13,7 +13,7 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from bbi_lightning.training.components import Component, ConfigError, closest, locate
@@ -38,6 +38,10 @@ def compose(overrides: Sequence[str] = (), root: str = "train") -> DictConfig:
     parsed = _parsed(overrides)
     for override in parsed:
         _check_option(override)
+    return _with_start_found(_compose_leniently(overrides, parsed, root))
+
+
+def _compose_leniently(overrides: list[str], parsed: list[Override], root: str) -> DictConfig:
     try:
         return _hydra_compose(overrides, root)
     except _COMPOSITION_ERRORS as error:
@@ -48,6 +52,17 @@ def compose(overrides: Sequence[str] = (), root: str = "train") -> DictConfig:
         return _hydra_compose(widened, root)
     except _COMPOSITION_ERRORS as error:
         raise ConfigError(_one_sentence(error)) from error
+
+
+def _with_start_found(config: DictConfig) -> DictConfig:
+    """The config with the digest of the checkpoint it starts from, which is part of its identity."""
+    start = config.get("start")
+    if start is not None and not OmegaConf.is_missing(start, "checkpoint"):
+        from bbi_lightning.training.start import with_digest
+
+        with open_dict(config):
+            config.start = with_digest(plain(config)["start"])
+    return config
 
 
 def _hydra_compose(overrides: list[str], root: str) -> DictConfig:

@@ -49,6 +49,7 @@ class TrainingConfig:
 
     Attributes:
         seed: of initial weights, order of the data, augmentation and bounces; in [0, 2³²).
+        start: another run's checkpoint to begin from, None to begin from nothing.
     """
 
     seed: int
@@ -61,6 +62,7 @@ class TrainingConfig:
     runtime: Component
     checkpoint: Component
     tracking: Component
+    start: Component | None = None
 
 
 def checked(config: DictConfig) -> TrainingConfig:
@@ -71,8 +73,8 @@ def checked(config: DictConfig) -> TrainingConfig:
     """
     values = plain(config)
     for key, value in values.items():
-        if key != "seed" and key not in _ADDED_BY_TRAINING:
-            hint = closest(key, ["seed", *_ADDED_BY_TRAINING]) or "remove it"
+        if key not in ("seed", "start", *_ADDED_BY_TRAINING):
+            hint = closest(key, ["seed", "start", *_ADDED_BY_TRAINING]) or "remove it"
             raise ConfigError(f"{key}={value} is unknown at the root of a training config: {hint}")
     for key in ("seed", *_ADDED_BY_TRAINING):
         if values.get(key) is None:
@@ -81,7 +83,8 @@ def checked(config: DictConfig) -> TrainingConfig:
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed} is not a seed: give an integer from 0 to {2**32 - 1}")
     components = {key: parse(values[key], key, added) for key, added in _ADDED_BY_TRAINING.items()}
-    return TrainingConfig(seed=seed, **components)
+    start = None if values.get("start") is None else parse(values["start"], "start")
+    return TrainingConfig(seed=seed, start=start, **components)
 
 
 def validate(config: DictConfig) -> None:
@@ -106,6 +109,8 @@ def try_out(config: TrainingConfig) -> ImageDataModule:
     _refuse_contradictions(config, trainer, runtime)
     config.checkpoint.try_build()
     config.tracking.try_build()
+    if config.start is not None:
+        config.start.try_build()
     optimizer = config.optim.try_build([torch.nn.Parameter(torch.zeros(1))])
     schedule: dict[str, Any] = {"total_steps": 100} if config.scheduler.accepts("total_steps") else {}
     config.scheduler.try_build(optimizer, **schedule)
@@ -162,7 +167,8 @@ def run_name(config: DictConfig) -> str:
     """A run's name and identity: `<data>-<model>-<optim>-<hash>-s<seed>`.
 
     The hash is of everything that shapes the result except the seed, so that the runs of one setting share
-    it; where and how it runs (`runtime`, `checkpoint`, `tracking`, where the data lie) does not count, and 1 is 1.0.
+    it; where and how it runs (`runtime`, `checkpoint`, `tracking`, where the data lie) does not count, nor
+    where a checkpoint to start from lies, and 1 is 1.0.
 
     Raises:
         ConfigError: a key or a type is wrong.
@@ -173,6 +179,9 @@ def run_name(config: DictConfig) -> str:
     anonymous.seed = _NO_SEED  # whatever says ${seed} follows
     identity = {key: value for key, value in plain(anonymous).items() if key not in _NOT_IDENTITY}
     identity["data"] = {key: value for key, value in identity["data"].items() if key not in _WHERE_DATA_LIE}
+    start = identity.pop("start", None)
+    if start is not None:
+        identity["start"] = {key: value for key, value in start.items() if key != "checkpoint"}
     text = json.dumps(_canonical(identity), sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()
     return f"{parsed.data.name}-{parsed.model.name}-{parsed.optim.name}-{digest[:10]}-s{parsed.seed}"

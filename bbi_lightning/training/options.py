@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bbi_lightning.training.time_limit import seconds_of
+
 Precision = Literal["64-true", "32-true", "bf16-true", "16-mixed", "bf16-mixed"]
 
 
@@ -94,6 +96,8 @@ class RuntimeOptions:
         for name in ("stop_within", "timeout"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0: give seconds")
+        if self.max_time is not None:
+            seconds_of(self.max_time)
         if not self.root:
             raise ValueError("root='' names no folder: give the folder that shall hold the runs")
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,22 +18,29 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from bbi_lightning.checkpoints.lightning_io import StoreCheckpointIO
+from bbi_lightning.checkpoints.store import Checkpoint, CheckpointStore
+from bbi_lightning.checkpoints.writer import CheckpointWriter
 from bbi_lightning.data.image_data_module import ImageDataModule
 from bbi_lightning.tracking.metric_log import MetricLog, read_metrics
 from bbi_lightning.tracking.run_folder import RunFolder
 from bbi_lightning.tracking.wandb_logger import WandbTracking, build_wandb_logger, finish_wandb
 from bbi_lightning.training import interrupts
-from bbi_lightning.training.building import Parts, build
-from bbi_lightning.training.checkpointing import restore_progress, steps_of
+from bbi_lightning.training.building import Lifelines, Parts, build
+from bbi_lightning.training.checkpointing import opened, restore_progress
 from bbi_lightning.training.components import ConfigError
 from bbi_lightning.training.config import TrainingConfig, checked, compose, plain, run_name, try_out
 from bbi_lightning.training.interrupts import InterruptedRunError
 from bbi_lightning.training.metric_logger import MetricLogger
 from bbi_lightning.training.options import RuntimeOptions
+from bbi_lightning.training.start import Start
 from bbi_lightning.training.step_log import DivergedError
+from bbi_lightning.training.time_limit import TimeLimit
+from bbi_lightning.training.watchdog import Watchdog
 
-CHECKPOINT = "last.ckpt"
-"""The file in a run's `checkpoints/` from which it resumes."""
+log = logging.getLogger(__name__)
+
+_LONGEST_END = 600.0  # seconds to write the last checkpoint and to let W&B finish
 
 _NOT_NEWS = (
     ".*GPU available but not used.*",  # accelerator=cpu was asked for
@@ -43,49 +52,79 @@ _NOT_NEWS = (
 )
 
 
+class LostRankError(RuntimeError):
+    """Another rank has vanished; the run can go on when it is started again."""
+
+
 def train(
-    config: DictConfig, *, labels: Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+    config: DictConfig,
+    *,
+    labels: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    folder: RunFolder | None = None,
+    fresh: bool = False,
 ) -> RunFolder:
     """Train the run that this config is, or go on with it; a run that has a result is returned at once.
 
     The run ends in one of these states: finished (tested once, on the last weights), diverged (the loss
-    stayed non-finite), interrupted (a signal asked; its state is saved), failed (the exception goes on).
+    stayed non-finite), interrupted (a signal or the time limit asked; its state is saved), failed (the
+    exception goes on).
 
     Args:
         config: a composed training config.
         labels: plain JSON to find the run by, beside `runtime.labels`.
         overrides: the command line that made the config, for the record.
+        folder: the run's folder if it is there already, wherever that is; else its name is its identity.
+        fresh: begin anew, and set aside what there is.
 
     Raises:
         ConfigError: a mistake in the config; nothing has been trained.
         RunBusyError: another process is training this run.
+        ForeignCheckpointError: the folder holds another run's checkpoints.
+        LostRankError: another rank has vanished.
     """
     parsed = checked(config)
     runtime: RuntimeOptions = parsed.runtime.try_build()
-    folder = RunFolder(Path(runtime.root) / run_name(config))
-    if folder.exists and folder.record.is_result:
+    folder = folder or RunFolder(Path(runtime.root) / run_name(config))
+    if folder.exists and not fresh and folder.record.is_result:
         _say(runtime, f"run {folder.name} has {folder.record.state} already: {folder.path}")
         return folder
     with interrupts.listening(), _quiet_lightning():
         data = try_out(parsed)
         if is_rank_zero():
+            replaced = folder.set_aside() if fresh else None
+            if replaced is not None:
+                _say(runtime, f"beginning anew; what there was is in {replaced}")
             RunFolder.create(
                 folder.path,
                 config=OmegaConf.to_yaml(config, resolve=True),
                 labels={**runtime.labels, **(labels or {})},
                 overrides=overrides,
+                origin=_origin(parsed),
             )
-        _Attempt(folder, parsed, plain(config)).go(data)
+        _Attempt(folder, parsed, plain(config)).go(data, fresh=fresh)
     return folder
 
 
 def train_overrides(overrides: list[str], labels: Mapping[str, Any]) -> None:
-    """Compose and train, for a process of its own: exits with 128 + the signal's number when interrupted."""
+    """Compose and train, for a process of its own: exits with `interrupts.exit_code` when interrupted."""
     with interrupts.listening():
-        folder = train(compose(overrides), labels=labels, overrides=overrides)
-        cause = interrupts.received()
-        if folder.record.state == "interrupted" and cause is not None:
-            sys.exit(interrupts.exit_code(cause))
+        exit_if_interrupted(train(compose(overrides), labels=labels, overrides=overrides))
+
+
+def exit_if_interrupted(folder: RunFolder) -> None:
+    """Leave with the exit code that says why, if this process's attempt was interrupted."""
+    cause = interrupts.received()
+    if cause is not None and not folder.record.is_result:
+        sys.exit(interrupts.exit_code(cause))
+
+
+def _origin(config: TrainingConfig) -> dict[str, Any] | None:
+    if config.start is None:
+        return None
+    start: Start = config.start.build()
+    manifest = start.manifest
+    return {"run": manifest.run, "step": manifest.step, "take": start.take}
 
 
 class _Attempt:
@@ -96,23 +135,36 @@ class _Attempt:
         self.config = config
         self.values = values
         self.runtime: RuntimeOptions = config.runtime.build()
+        self.start: Start | None = None if config.start is None else config.start.build()
         self.leads = is_rank_zero()
-        self.checkpoint = folder.checkpoints / CHECKPOINT
+        self.store = CheckpointStore(
+            folder.checkpoints,
+            folder.record.name if folder.exists else folder.name,
+            keep_last=config.checkpoint.build().keep_last,
+        )
         self.from_step = 0
         self.log: MetricLog | None = None
         self.wandb: WandbLogger | None = None
         self.facts: dict[str, Any] = {}
         self.started = time.monotonic()
+        self._ending = threading.Lock()  # taken for good by whoever writes how it ended: us or the watchdog
 
-    def go(self, data: ImageDataModule) -> None:
+    def go(self, data: ImageDataModule, *, fresh: bool) -> None:
         """Do it, and write down how it ended."""
-        if self.checkpoint.is_file():
-            self.from_step = steps_of(self.checkpoint)
-            _say(self.runtime, f"resuming {self.folder.name} after step {self.from_step:,}")
+        checkpoint = None if fresh else self._newest()
+        begin_at = self._begin_at(checkpoint)
+        watchdog = Watchdog(self.runtime.stop_within, self._interrupted, self._lost)
+        writer = CheckpointWriter(self.store, on_trouble=log.warning)
         if self.leads:
             self.folder.begin_attempt(from_step=self.from_step)
+        watchdog.start()
         try:
-            self._train_and_test(data)
+            lifelines = Lifelines(
+                StoreCheckpointIO(writer), TimeLimit.known(self.runtime.max_time), watchdog, begin_at
+            )
+            self._train_and_test(data, lifelines)
+            if self.leads and not writer.flush():
+                raise OSError(f"the final checkpoint could not be written to {self.store.folder}")
         except DivergedError:
             self._end("diverged", "the loss stayed non-finite")
         except InterruptedRunError as error:
@@ -123,33 +175,68 @@ class _Attempt:
             if cause is None:
                 raise
         except BaseException as error:
-            self._end("failed", type(error).__name__, error)
-            raise
+            lost = watchdog.lost_rank()
+            self._end("failed", lost or type(error).__name__, error)
+            if lost is None:
+                raise
+            raise LostRankError(f"{lost}: start the run again to go on from its newest checkpoint") from error
         else:
             self._end("finished", "trained to the end")
+        finally:
+            writer.close()
+            watchdog.stop()
 
-    def _train_and_test(self, data: ImageDataModule) -> None:
-        parts = build(self.config, data, self.checkpoint, self._loggers)
-        complete = self.from_step >= parts.total_steps  # then only the test is missing
+    def _newest(self) -> Checkpoint | None:
+        """This run's newest valid checkpoint."""
+        checkpoint, passed_over = self.store.newest_valid()
+        for sentence in passed_over if self.leads else ():
+            log.warning(sentence)
+        return checkpoint
+
+    def _begin_at(self, checkpoint: Checkpoint | None) -> Path | None:
+        """The checkpoint to go on from as if never stopped, if any; says so."""
+        if checkpoint is not None:
+            self.from_step = checkpoint.manifest.step
+            _say(self.runtime, f"resuming {self.folder.name} after step {self.from_step:,}")
+            before, now = checkpoint.manifest.world_size, self.runtime.world_size
+            if before != now:
+                _say(
+                    self.runtime,
+                    f"the layout changed from {before} to {now} processes: the same physics up to rounding, "
+                    "new random streams for dropout and the like",
+                )
+            return checkpoint.path
+        if self.start is not None and self.start.take == "everything":
+            self.from_step = self.start.manifest.step
+            _say(self.runtime, f"going on with {self.start.manifest.run} after step {self.from_step:,}")
+            if self.leads and not self.folder.metrics_file.exists():
+                shutil.copyfile(
+                    RunFolder(self.start.folder.parents[1]).metrics_file, self.folder.metrics_file
+                )
+            return self.start.folder
+        return None
+
+    def _train_and_test(self, data: ImageDataModule, lifelines: Lifelines) -> None:
+        parts = build(self.config, data, lifelines, self._loggers)
+        begin_at = lifelines.begin_at
+        complete = begin_at is not None and parts.is_complete(opened(begin_at))  # only the test is missing
         try:
-            if complete:
-                restore_progress(parts.trainer, self.checkpoint)
+            if begin_at is not None and complete:
+                state = opened(begin_at)
+                restore_progress(parts.trainer, state)
+                parts.checkpointing.load_state_dict(state["callbacks"][parts.checkpointing.state_key])
             else:
-                self._fit(parts)
+                self._fit(parts, begin_at)
             data.setup("test")
-            weights = self.checkpoint if complete else None
+            weights = begin_at if complete else None
             parts.trainer.test(parts.module, data.test_dataloader(), ckpt_path=weights, verbose=False)
         finally:
+            lifelines.watchdog.leaving(_LONGEST_END)
             data.teardown("fit")
 
-    def _fit(self, parts: Parts) -> None:
+    def _fit(self, parts: Parts, begin_at: Path | None) -> None:
         try:
-            parts.trainer.fit(
-                parts.module,
-                parts.train_loader,
-                parts.val_loader,
-                ckpt_path=self.checkpoint if self.from_step else None,
-            )
+            parts.trainer.fit(parts.module, parts.train_loader, parts.val_loader, ckpt_path=begin_at)
         finally:
             self.facts["steps"] = parts.trainer.global_step
 
@@ -166,13 +253,22 @@ class _Attempt:
         if not self.leads:
             return []
         self.log = MetricLog(self.folder.metrics_file)
-        self.log.cut_back(self.from_step)
         own = MetricLogger(self.log)
+        if not self.from_step:
+            own.restore(None)  # else the checkpoint knows how far its rows went
         return [own] if self.wandb is None else [own, self.wandb]
+
+    def _interrupted(self, reason: str) -> None:
+        """The watchdog ends this process in a moment: leave an honest record."""
+        self._end("interrupted", reason)
+
+    def _lost(self, reason: str) -> None:
+        """The same, because another rank has vanished."""
+        self._end("failed", reason)
 
     def _end(self, state: str, reason: str, error: BaseException | None = None) -> None:
         """Write state and summary: the last value of every metric, and the run's size."""
-        if not self.leads:
+        if not self.leads or not self._ending.acquire(blocking=False):
             return
         if self.log is not None:
             self.log.close()

@@ -156,10 +156,15 @@ def test_without_a_validation_set_lightning_does_not_validate(make_trainer):
 
 
 def test_the_ranks_of_a_trainer_are_given_their_shares():
-    """Batch k of all ranks together is batch k of a single process, views included; nothing is padded."""
+    """Training: batch k of all ranks together is batch k of a single process, views included.
+
+    Evaluation: the batches of a single process are dealt out whole.
+    """
 
     def loaders(rank, world_size):
-        data = GeneratedDataModule(image_shape=(1, 4, 4), train_size=50, val_size=17, batch_size=8)
+        data = GeneratedDataModule(
+            image_shape=(1, 4, 4), train_size=50, val_size=17, batch_size=8, eval_batch_size=3
+        )
         data.crop_padding, data.flip, data.augment = 1, True, True
         data.trainer = SimpleNamespace(
             global_rank=rank,
@@ -172,12 +177,18 @@ def test_the_ranks_of_a_trainer_are_given_their_shares():
 
     whole = loaders(0, 1)
     shares = [loaders(rank, 4) for rank in range(4)]
-    for part in (0, 1):
-        ranks = [share[part] for share in shares]
-        assert all(len(rank) == len(whole[part]) for rank in ranks)
-        for number, (images, labels) in enumerate(whole[part]):
-            assert torch.equal(images, torch.cat([rank[number][0] for rank in ranks]))
-            assert torch.equal(labels, torch.cat([rank[number][1] for rank in ranks]))
+    ranks = [share[0] for share in shares]
+    assert all(len(rank) == len(whole[0]) for rank in ranks)
+    for number, (images, labels) in enumerate(whole[0]):
+        assert torch.equal(images, torch.cat([rank[number][0] for rank in ranks]))
+        assert torch.equal(labels, torch.cat([rank[number][1] for rank in ranks]))
+
+    assert len(whole[1]) == 6
+    assert [[len(labels) for _, labels in share[1]] for share in shares] == [[3, 3], [3, 2], [3, 0], [3, 0]]
+    for number, (images, labels) in enumerate(whole[1]):
+        own = shares[number % 4][1][number // 4]
+        assert torch.equal(images, own[0])
+        assert torch.equal(labels, own[1])
 
 
 class RankRecorder(Recorder):

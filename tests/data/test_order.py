@@ -77,24 +77,32 @@ class TestShuffledPlan:
 class TestSequentialPlan:
     @pytest.mark.parametrize(
         ("n", "world_size"),
-        [(n, ranks) for n in (1, 2, 5, 16, 17, 100, 103) for ranks in (1, 2, 3, 8) if n >= ranks],
+        [(n, ranks) for n in (1, 2, 5, 16, 17, 97, 100, 103) for ranks in (1, 2, 3, 8)],
     )
     @pytest.mark.parametrize("batch_size", [1, 3, 16, 1000])
-    def test_every_sample_once_in_order_and_no_rank_ever_without_a_batch(self, n, world_size, batch_size):
+    def test_ranks_are_dealt_the_batches_of_one_process_and_stay_in_step(self, n, world_size, batch_size):
         ids = torch.arange(n) + 50
-        ranks = [
-            batches(SequentialPlan(ids, batch_size=batch_size, rank=rank, world_size=world_size))
+        whole = SequentialPlan(ids, batch_size=batch_size)
+        assert not whole.padded
+        plans = [
+            SequentialPlan(ids, batch_size=batch_size, rank=rank, world_size=world_size)
             for rank in range(world_size)
         ]
-        assert len({len(rank) for rank in ranks}) == 1
-        assert all(len(batch) > 0 for rank in ranks for batch in rank)
-        together = torch.cat([torch.cat(number) for number in zip(*ranks, strict=True)])
-        assert torch.equal(together, ids)
+        assert len({len(plan.bounds) for plan in plans}) == 1
+        counted = [batches(plan)[: len(plan.bounds) - plan.padded] for plan in plans]
+        dealt = [rank[number] for number in range(len(counted[0])) for rank in counted if number < len(rank)]
+        assert [batch.tolist() for batch in dealt] == [batch.tolist() for batch in batches(whole)]
+        assert torch.equal(torch.cat(dealt), ids)
+
+    @pytest.mark.parametrize("world_size", [2, 3, 8])
+    def test_what_keeps_a_rank_in_step_costs_one_sample(self, world_size):
+        plans = [
+            SequentialPlan(IDS, batch_size=1000, rank=rank, world_size=world_size)
+            for rank in range(world_size)
+        ]
+        assert [plan.padded for plan in plans] == [False] + [True] * (world_size - 1)
+        assert [[len(batch) for batch in batches(plan)] for plan in plans[1:]] == [[1]] * (world_size - 1)
 
     def test_batches_stay_within_the_size_asked_for(self):
         sizes = [len(batch) for batch in batches(SequentialPlan(IDS, batch_size=40))]
         assert sizes == [35, 34, 34]
-
-    def test_fewer_samples_than_ranks_are_refused(self):
-        with pytest.raises(ValueError, match="2 evaluation samples for 4 ranks"):
-            SequentialPlan(torch.arange(2), batch_size=8, world_size=4)

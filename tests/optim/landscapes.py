@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from bbi_lightning.optim import ECD
-from bbi_lightning.optim.bounces import generator_for
+from bbi_lightning.optim.draws import Normals, Place
 
 Loss = Callable[[Tensor, int], Tensor]
 """(θ as one vector, number of the step) → F."""
@@ -78,13 +79,18 @@ def momentum(optimizer: ECD) -> Tensor:
 
 
 def normals(shapes: Sequence[tuple[int, ...]], seed: int, dtype: torch.dtype = torch.float64):
-    """The draws that an optimizer with this seed makes for tensors of these shapes, one after the other."""
+    """The draws that an optimizer with this seed makes for tensors of these shapes, one after the other.
+
+    All coordinates in a row, one generator for each block of ``BLOCK``.
+    """
+    coordinates = sum(math.prod(shape) for shape in shapes)
     draws = 0
 
     def draw() -> Tensor:
         nonlocal draws
         draws += 1
-        generator = generator_for(torch.device("cpu"), seed, draws)
-        return flatten([torch.empty(shape, dtype=dtype).normal_(generator=generator) for shape in shapes])
+        one = Normals(seed, draws, coordinates)
+        z = torch.zeros(coordinates, dtype=dtype)
+        return one.of(z, Place.whole(0, z))
 
     return draw

@@ -98,6 +98,17 @@ def test_no_step_after_the_first_waits_for_the_device(member: Member, nu: float,
         assert synchronisations(lambda: optimizer.step()) == []
 
 
+@every_member_with("patience")
+def test_a_bounce_does_not_wait_for_the_device(member: Member):
+    params = resnet_sized()
+    optimizer = member.build_on_device(params, patience=None, bounce_every=1, n_bounces=1000)
+    optimizer.step(loss=torch.tensor(1.0))
+    for k in range(1, 20):
+        loss = torch.tensor(1.0 - 0.04 * k)
+        assert synchronisations(lambda loss=loss: optimizer.step(loss=loss)) == []
+    assert optimizer.diagnostics()["bounces"] == 20
+
+
 def test_the_watch_for_synchronisations_sees_them():
     x = torch.ones(3)
     assert synchronisations(lambda: float(x.sum())) == ["_local_scalar_dense"]

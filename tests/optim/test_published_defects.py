@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from bbi_lightning.optim import BBI, ECDq1, ECDSep, LogECD, MassECD, bounces, dynamics
+from bbi_lightning.optim.draws import Normals, Place, drawn
 
 from .kernels import operations, resnet_sized
 from .landscapes import flatten, momentum, noisy, parameters, walk, wavy
@@ -87,10 +88,11 @@ def required(member: Member) -> dict[str, object]:
 def test_4_bounce_directions_are_isotropic():
     """In two dimensions ⟨u_i⁴⟩ = 3/8; directions drawn from a cube have 3/4 - π/8 = 0.357."""
     count, total = 40_000, 0.0
-    generator = torch.Generator().manual_seed(0)
     pi = [torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)]
-    for _ in range(count):
-        norm_sq, _ = bounces.redraw(pi, generator, dynamics.inner)
+    places = [Place.whole(i, tensor) for i, tensor in enumerate(pi)]
+    for draw in range(count):
+        batches = drawn(pi, places, Normals(seed=0, draw=draw, coordinates=2))
+        norm_sq, _ = bounces.redraw(batches, dynamics.inner)
         total += pi[0].item() ** 4 / norm_sq**2
     assert total / count == pytest.approx(3 / 8, abs=0.008)  # 4.4 standard errors
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import resource
@@ -95,35 +96,45 @@ def test_a_damaged_line_in_the_middle_is_an_error_with_file_and_line(path, damag
         read_metrics(path)
 
 
-def test_cut_back_drops_what_came_after_the_checkpoint_and_appends_go_on_from_there(path):
+def test_cut_to_drops_what_came_after_the_checkpoint_also_at_its_very_step(path):
     with MetricLog(path) as log:
         for step in (1, 2, 2, 3, 4):
             log.append(step, 0, {"train/loss": float(step)})
-        assert log.cut_back(2) == 2
-        log.append(3, 0, {"train/loss": -3.0})
-    assert [(row["step"], row["train/loss"]) for row in read_metrics(path)] == [
+        assert log.rows == 5
+        assert log.cut_to(2) == 3
+        assert log.rows == 2
+        log.append(2, 0, {"val/loss": -2.0})
+    assert [(row["step"], row.get("train/loss")) for row in read_metrics(path)] == [
         (1, 1.0),
         (2, 2.0),
-        (2, 2.0),
-        (3, -3.0),
+        (2, None),
     ]
 
 
-def test_cut_back_keeps_kept_rows_to_the_byte_and_touches_nothing_when_nothing_goes(path):
+def test_cut_to_keeps_kept_rows_to_the_byte_and_needs_no_second_file(path):
     write_rows(path, [1, 2, 3])
     before, inode = path.read_bytes(), path.stat().st_ino
     with MetricLog(path) as log:
-        assert log.cut_back(3) == 0
-        assert path.stat().st_ino == inode
-        log.cut_back(2)
-    assert before.startswith(path.read_bytes())
+        assert log.cut_to(3) == 0
+        assert path.read_bytes() == before
+        assert log.cut_to(2) == 1
+    assert path.read_bytes() == b"".join(before.splitlines(keepends=True)[:2])
+    assert path.stat().st_ino == inode
 
 
-def test_cut_back_before_the_first_row_empties_the_log(path):
+def test_cut_to_nothing_empties_the_log(path):
     write_rows(path, [1, 2])
     with MetricLog(path) as log:
-        assert log.cut_back(0) == 2
+        assert log.cut_to(0) == 2
     assert read_metrics(path) == []
+
+
+def test_rows_that_are_missing_are_told_and_the_others_stay(path):
+    write_rows(path, [1, 2])
+    with MetricLog(path) as log:
+        assert log.cut_to(5) == -3
+        log.append(6, 0, {})
+    assert [row["step"] for row in read_metrics(path)] == [1, 2, 6]
 
 
 def test_the_clock_counts_training_not_the_wait_between_attempts(path, monkeypatch):
@@ -136,10 +147,26 @@ def test_the_clock_counts_training_not_the_wait_between_attempts(path, monkeypat
         log.append(2, 0, {})
     clock[0] = 9000.0  # another machine, a day later
     with MetricLog(path) as log:
-        log.cut_back(1)
+        log.cut_to(1)
         clock[0] += 2
         log.append(2, 0, {})
     assert [row["time"] for row in read_metrics(path)] == [5.0, 7.0]
+
+
+def test_the_clock_goes_on_from_the_checkpoint_not_from_the_last_row_before_it(path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    with MetricLog(path) as log:
+        clock[0] += 5
+        log.append(1, 0, {})
+        clock[0] += 3
+        saved = log.seconds
+    clock[0] = 50.0
+    with MetricLog(path) as log:
+        log.cut_to(1, seconds=saved)
+        clock[0] += 2
+        log.append(2, 0, {})
+    assert [row["time"] for row in read_metrics(path)] == [5.0, 10.0]
 
 
 def test_ten_thousand_rows_are_read_in_a_fifth_of_a_second(path):
@@ -156,21 +183,111 @@ def test_ten_thousand_rows_are_read_in_a_fifth_of_a_second(path):
     assert min(seconds() for _ in range(3)) < 0.2
 
 
-def test_a_row_for_which_the_disk_has_no_room_leaves_the_log_whole(path):
+class Disk:
+    """Stands between a log and its file: takes `room` more bytes, and nothing after that."""
+
+    def __init__(self, log, room):
+        self.file, self.room = log._file, room
+        log._file = self
+
+    def write(self, data):
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = self.file.write(data[: self.room])
+        self.room -= taken
+        return taken
+
+    def truncate(self, size):
+        return self.file.truncate(size)
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_rows_wait_for_a_full_disk_and_are_written_in_order_with_one_warning(path):
+    with MetricLog(path) as log:
+        log.append(1, 0, {})
+        size = path.stat().st_size
+        disk = Disk(log, room=20)
+        with pytest.warns(
+            UserWarning, match=r"metrics\.jsonl takes no more rows \(No space left.*training goes on"
+        ):
+            log.append(2, 0, {"train/loss": 0.5})
+        log.append(3, 0, {"train/loss": 0.25})  # a second warning would be an error
+        assert path.stat().st_size == size  # no half row
+        assert (log.rows, len(log.unwritten)) == (1, 2)
+        assert not log.sync()
+
+        disk.room = 10_000
+        log.append(4, 0, {})
+        assert (log.rows, len(log.unwritten)) == (4, 0)
+        assert log.sync()
+    assert [row["step"] for row in read_metrics(path)] == [1, 2, 3, 4]
+
+
+def test_a_half_row_that_cannot_be_taken_back_at_once_is_taken_back_before_the_next(path):
+    with MetricLog(path) as log:
+        disk = Disk(log, room=20)
+
+        def away(size):
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+        disk.truncate = away
+        with pytest.warns(UserWarning, match="takes no more rows"):
+            log.append(1, 0, {})
+        log.append(2, 0, {})
+        assert path.stat().st_size == 20
+        del disk.truncate
+        disk.room = 10_000
+        log.append(3, 0, {})
+    assert [row["step"] for row in read_metrics(path)] == [1, 2, 3]
+
+
+def test_what_waits_for_a_full_disk_is_bounded_and_a_gap_is_told_once(path, monkeypatch):
+    monkeypatch.setattr("bbi_lightning.tracking.metric_log._MOST_UNWRITTEN", 150)
+    with MetricLog(path) as log:
+        disk = Disk(log, room=0)
+        with pytest.warns(UserWarning, match="takes no more rows"):
+            log.append(1, 0, {})
+        log.append(2, 0, {})
+        log.append(3, 0, {})
+        with pytest.warns(UserWarning, match="left out from here on"):
+            log.append(4, 0, {})
+        for step in range(5, 100):
+            log.append(step, 0, {})
+        disk.room = 10_000
+        log.append(100, 0, {})
+    steps = [row["step"] for row in read_metrics(path)]
+    assert steps == [1, 2, 3, 100]
+
+
+def test_a_log_that_is_closed_on_a_full_disk_says_how_many_rows_it_lacks(path):
+    log = MetricLog(path)
+    Disk(log, room=0)
+    with pytest.warns(UserWarning, match="takes no more rows"):
+        log.append(1, 0, {})
+    log.append(2, 0, {})
+    with pytest.warns(UserWarning, match="lacks its last 2 rows"):
+        log.close()
+    log.close()
+
+
+def test_a_real_limit_of_the_disk_leaves_the_log_whole(path):
     write_rows(path, [1])
     size = path.stat().st_size
 
     def limited():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, size + 20))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))
 
     program = f"""
+import resource
 from bbi_lightning.tracking.metric_log import MetricLog
 with MetricLog({str(path)!r}) as log:
-    try:
-        log.append(2, 0, {{"train/loss": 0.5}})
-    except OSError as error:
-        print("refused:", error)
+    log.append(2, 0, {{"train/loss": 0.5}})
+    assert log.path.stat().st_size == {size}, "half a row"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    log.append(3, 0, {{"train/loss": 0.25}})
 """
     result = subprocess.run(
         [sys.executable, "-c", program],
@@ -180,10 +297,8 @@ with MetricLog({str(path)!r}) as log:
         cwd=ROOT,
         check=True,
     )
-    assert "refused: [Errno 28] no room left" in result.stdout
-    assert path.stat().st_size == size
-    write_rows(path, [2])
-    assert [row["step"] for row in read_metrics(path)] == [1, 2]
+    assert result.stderr.count("takes no more rows") == 1
+    assert [row["step"] for row in read_metrics(path)] == [1, 2, 3]
 
 
 def test_kill_9_in_the_middle_of_appends_leaves_a_log_that_reads_and_goes_on(path):

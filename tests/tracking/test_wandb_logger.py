@@ -47,7 +47,7 @@ def attempt(path, tracking, from_step, to_step, state, labels, break_wandb=False
     folder.begin_attempt(from_step=from_step)
     logger = build_wandb_logger(WandbTracking(**tracking), folder, CONFIG, parameters=1234 + from_step)
     with MetricLog(folder.metrics_file) as log:
-        log.cut_back(from_step)
+        log.cut_to(from_step)  # one row a step
         for step in range(from_step + 1, to_step + 1):
             metrics = {"train/loss": math.nan if step == 5 else 1 / step, "energy/bounces": step}
             log.append(step, step // 4, metrics)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from bbi_lightning.optim import BBI
+from bbi_lightning.optim import BBI, ECD
 from bbi_lightning.training.classification import Classification
 
 Batches = Sequence[tuple[torch.Tensor, torch.Tensor]]
@@ -80,7 +80,7 @@ def plain_loop(
             (loss / len(micro_batches)).backward()
             total += float(loss.detach()) / len(micro_batches)
         losses.append(total)
-        if isinstance(optimizer, BBI):
+        if isinstance(optimizer, ECD):
             optimizer.step(loss=total)
         else:
             optimizer.step()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +42,7 @@ class Rows:
         self.logger = MetricLogger(self.log)
 
     def read(self, metric: str) -> dict[int, float]:
-        self.logger.save()
+        self.logger.write_row()
         return {row["step"]: row[metric] for row in read_metrics(self.path) if metric in row}
 
 
@@ -149,14 +151,14 @@ def test_energy_is_not_computed_between_rows_nor_without_a_logger(
 
 def test_energy_monitor_passes_over_other_optimizers(rows: Rows) -> None:
     train(rows, [EnergyMonitor(every=1)], OPTIMIZERS["sgd"])
-    rows.logger.save()
+    rows.logger.write_row()
     assert read_metrics(rows.path) == []
 
 
 def test_accumulated_batches_do_not_repeat_a_row(rows: Rows) -> None:
     callbacks = [StepLog(every=1), EnergyMonitor(every=1), Throughput(every=1)]
     train(rows, callbacks, accumulate_grad_batches=3)
-    rows.logger.save()
+    rows.logger.write_row()
     assert [row["step"] for row in read_metrics(rows.path)] == [1, 2, 3]
 
 
@@ -238,13 +240,106 @@ def test_what_is_said_about_one_step_becomes_one_row(rows: Rows) -> None:
     rows.logger.log_metrics({"b": 2.0, "epoch": 0}, step=3)
     rows.logger.log_metrics({"a": 5.0, "epoch": 1}, step=4)
     rows.logger.log_metrics({"a": 6.0, "epoch": 1}, step=4)  # said again: a row of its own
-    rows.logger.save()
+    rows.logger.write_row()
     stripped = [{k: v for k, v in row.items() if k != "time"} for row in read_metrics(rows.path)]
     assert stripped == [
         {"step": 3, "epoch": 0, "a": 1.0, "b": 2.0},
         {"step": 4, "epoch": 1, "a": 5.0},
         {"step": 4, "epoch": 1, "a": 6.0},
     ]
+
+
+SAID = [
+    (1, {"train/loss": 1.0}),
+    (1, {"energy/energy": torch.tensor(3.0), "energy/bounces": 0}),
+    (2, {"train/loss": math.nan}),
+    (2, {"energy/energy": math.inf}),
+    (2, {"val/loss": 0.1 + 0.2}),
+    (2, {"val/loss": 7.0}),  # said again
+    (3, {"train/loss": 5.0}),
+]
+
+
+def say(logger: MetricLogger, said: list[tuple[int, dict[str, Any]]]) -> None:
+    for step, metrics in said:
+        logger.log_metrics({**metrics, "epoch": step - 1}, step=step)
+
+
+def lines(path: Path) -> list[str]:
+    return [re.sub(r'"time": [\d.e-]+', "", line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("saved", "killed"), [(i, k) for k in range(len(SAID) + 1) for i in range(k + 1)], ids=str
+)
+def test_saved_killed_and_resumed_anywhere_the_log_is_that_of_the_uninterrupted_run(
+    tmp_path: Path, saved: int, killed: int
+) -> None:
+    with MetricLog(tmp_path / "whole.jsonl") as log:
+        whole = MetricLogger(log)
+        say(whole, SAID)
+        whole.finalize("success")
+
+    path = tmp_path / "parts.jsonl"
+    with MetricLog(path) as log:
+        first = MetricLogger(log)
+        say(first, SAID[:saved])
+        state = round_trip(first.state(), tmp_path)
+        say(first, SAID[saved:killed])
+        if killed % 2:
+            first.finalize("failed")  # an exception; a SIGKILL leaves no time for it
+    with MetricLog(path) as log:
+        second = MetricLogger(log)
+        second.restore(state)
+        say(second, SAID[saved:])
+        second.finalize("success")
+    assert lines(path) == lines(tmp_path / "whole.jsonl")
+
+
+def round_trip(state: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """As a checkpoint does it."""
+    torch.save(state, folder / "state.pt")
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def test_run_that_starts_from_the_beginning_keeps_no_row(rows: Rows) -> None:
+    say(rows.logger, SAID)
+    rows.logger.restore(None)
+    say(rows.logger, SAID[-1:])
+    assert rows.read("train/loss") == {3: 5.0}
+
+
+def test_rows_that_a_full_disk_has_not_taken_travel_in_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.jsonl"
+    log = MetricLog(path)
+    first = MetricLogger(log)
+    monkeypatch.setattr(log, "_write", refuse)
+    with pytest.warns(UserWarning, match="takes no more rows"):
+        say(first, SAID)
+    state = round_trip(first.state(), tmp_path)
+    with pytest.warns(UserWarning, match="lacks its last 3 rows"):
+        log.close()
+    assert path.read_bytes() == b""
+
+    with MetricLog(path) as log:
+        second = MetricLogger(log)
+        second.restore(state)
+        second.write_row()
+    assert [row["step"] for row in read_metrics(path)] == [1, 2, 2, 3]
+
+
+def refuse(line: bytes) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_rows_that_the_checkpoint_has_seen_and_the_disk_lost_are_told(rows: Rows) -> None:
+    say(rows.logger, SAID)
+    state = rows.logger.state()
+    rows.log.cut_to(1)
+    with pytest.warns(UserWarning, match="2 rows fewer than the checkpoint has seen"):
+        rows.logger.restore(state)
 
 
 def test_progress_lines_tell_step_loss_rate_and_time_left(

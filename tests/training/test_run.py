@@ -13,13 +13,15 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from bbi_lightning.checkpoints.store import Checkpoint, CheckpointStore, ForeignCheckpointError
+from bbi_lightning.checkpoints.writer import CheckpointWriter
 from bbi_lightning.tracking.metric_log import read_metrics
 from bbi_lightning.tracking.run_folder import RunFolder
-from bbi_lightning.training.checkpointing import AtomicCheckpointIO, steps_of
+from bbi_lightning.training.checkpointing import opened
 from bbi_lightning.training.classification import Classification
 from bbi_lightning.training.components import ConfigError
 from bbi_lightning.training.config import compose, run_name
-from bbi_lightning.training.run import CHECKPOINT, train, train_overrides
+from bbi_lightning.training.run import train, train_overrides
 
 STEPS_PER_EPOCH = 18
 SMALL = ["tracking=none", "runtime.progress=none", "runtime.threads=1", "runtime.accelerator=cpu"]
@@ -29,8 +31,15 @@ def small(root: Path, *overrides: str, epochs: int = 2) -> DictConfig:
     return compose([*SMALL, f"trainer.max_epochs={epochs}", f"runtime.root={root}", *overrides])
 
 
+def saved(folder: RunFolder) -> list[Checkpoint]:
+    return CheckpointStore(folder.checkpoints, folder.name).checkpoints()
+
+
 def checkpoint(folder: RunFolder) -> dict[str, Any]:
-    return torch.load(folder.checkpoints / CHECKPOINT, weights_only=True)
+    """The newest, without what a clock measured."""
+    state = opened(saved(folder)[-1].path)
+    del state["callbacks"]["RunCheckpoint"]["history"]["seconds"]
+    return state
 
 
 def rows(folder: RunFolder) -> list[dict[str, Any]]:
@@ -74,8 +83,7 @@ def test_finished_run_holds_everything(tmp_path: Path) -> None:
     for metric in ("train/loss", "val/loss", "val/acc", "test/loss", "energy/energy", "speed/samples_per_s"):
         assert math.isfinite(summary[metric])
     assert [row["step"] for row in rows(folder)] == [1, 18, 20, 36, 36]
-    assert steps_of(folder.checkpoints / CHECKPOINT) == 36
-    assert list(folder.checkpoints.iterdir()) == [folder.checkpoints / CHECKPOINT]
+    assert saved(folder)[-1].step == 36
 
 
 def test_same_config_finds_the_finished_run_and_says_so(
@@ -162,7 +170,7 @@ def test_interrupted_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with monkeypatch.context() as patch:
             kill_self_at(patch, batch=5)
             folder = train(small(tmp_path / "parts"))
-        steps.append(steps_of(folder.checkpoints / CHECKPOINT))
+        steps.append(saved(folder)[-1].step)
         if folder.record.state == "finished":
             break
     assert steps[:3] == [5, 10, 15]
@@ -205,7 +213,7 @@ def test_interrupted_in_the_last_validation_only_the_test_is_made_up_for(
         kill_self_at(patch, batch=2 * STEPS_PER_EPOCH)
         folder = train(small(tmp_path))
     assert folder.record.state == "interrupted"
-    assert steps_of(folder.checkpoints / CHECKPOINT) == 2 * STEPS_PER_EPOCH
+    assert saved(folder)[-1].step == 2 * STEPS_PER_EPOCH
 
     def no_training(self: Classification, *args: Any) -> None:
         raise AssertionError("nothing is left to train")
@@ -259,54 +267,71 @@ def test_mistake_leaves_no_folder_behind(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_damaged_checkpoint_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_checkpoint_is_passed_over_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = train(small(tmp_path / "whole"))
     with monkeypatch.context() as patch:
-        kill_self_at(patch, batch=3)
-        folder = train(small(tmp_path))
-    (folder.checkpoints / CHECKPOINT).write_bytes(b"half a check")
-    with pytest.raises(ValueError, match=r"last\.ckpt cannot be read as a checkpoint: delete it to train"):
-        train(small(tmp_path))
+        kill_self_at(patch, batch=7)
+        folder = train(small(tmp_path / "parts", "checkpoint.every=0"))
+    before, newest = saved(folder)
+    (newest.path / "state.pt").write_bytes(b"half a check")
+    folder = train(small(tmp_path / "parts"))
+    assert f"{newest.path.name} is passed over: state.pt has 12 of" in caplog.text
+    assert folder.record.attempts[-1].from_step == before.step > 0
+    assert_equal(checkpoint(folder)["state_dict"], checkpoint(whole)["state_dict"])
+    assert_equal(rows(folder), rows(whole))
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    other = train(small(tmp_path / "other", "seed=1", epochs=1))
+    config = small(tmp_path, epochs=1)
+    folder = RunFolder.create(tmp_path / run_name(config), config="")
+    other.checkpoints.rename(folder.checkpoints)
+    with pytest.raises(ForeignCheckpointError, match=r"is a checkpoint of run .*-s1, not of"):
+        train(config)
+    assert folder.record.attempts == ()
+
+
+def noted(patch: pytest.MonkeyPatch) -> list[tuple[int, tuple[str, ...]]]:
+    """Every checkpoint that is handed to the writer: after which step, and why."""
+    notes = []
+    submit = CheckpointWriter.submit
+
+    def noting(self: CheckpointWriter, state: Any, note: Any) -> None:
+        notes.append((note.step, note.reasons))
+        submit(self, state, note)
+
+    patch.setattr(CheckpointWriter, "submit", noting)
+    return notes
 
 
 def test_checkpoints_are_at_most_so_many_seconds_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved: list[int] = []
-    save = AtomicCheckpointIO.save_checkpoint
-
-    def noting(
-        self: AtomicCheckpointIO, content: dict[str, Any], path: Any, storage_options: Any = None
-    ) -> None:
-        saved.append(content["global_step"])
-        save(self, content, path, storage_options)
-
-    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", noting)
-    train(small(tmp_path / "rarely", epochs=1))
-    assert saved == [STEPS_PER_EPOCH]
-    saved.clear()
+    notes = noted(monkeypatch)
+    train(small(tmp_path / "rarely", "checkpoint.keep_best=null", epochs=1))
+    assert notes == [(STEPS_PER_EPOCH, ("last",))]
+    notes.clear()
     train(small(tmp_path / "always", "checkpoint.every=0", epochs=1))
-    assert saved == list(range(1, STEPS_PER_EPOCH + 1))
+    before_validation = [STEPS_PER_EPOCH]
+    assert [step for step, _ in notes] == [*range(1, STEPS_PER_EPOCH + 1), *before_validation]
 
 
-def test_crash_while_saving_keeps_the_checkpoint_before(tmp_path: Path) -> None:
-    plugin, file = AtomicCheckpointIO(), tmp_path / "last.ckpt"
-    plugin.save_checkpoint({"global_step": 1}, file)
-    with pytest.raises(AttributeError):
-        plugin.save_checkpoint({"global_step": 2, "cannot be pickled": lambda: None}, file)
-    assert steps_of(file) == 1
-    assert list(tmp_path.iterdir()) == [file]
+def test_milestones_are_saved_at_their_step_and_stay(tmp_path: Path) -> None:
+    folder = train(small(tmp_path, "checkpoint.milestones=[3,18]", "checkpoint.keep_every=10"))
+    kept = {c.step for c in saved(folder) if "milestone" in c.manifest.reasons}
+    assert kept == {3, 10, 18, 20, 30}
 
 
-def test_checkpoint_is_loaded_as_data_whatever_is_asked(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> Any:
-            return (os.system, ("touch " + str(tmp_path / "was_here"),))
-
-    file = tmp_path / "evil.ckpt"
-    torch.save({"global_step": Evil()}, file)
-    with pytest.raises(Exception, match="Weights only load failed"):
-        AtomicCheckpointIO().load_checkpoint(file, weights_only=False)
-    assert not (tmp_path / "was_here").exists()
+def test_best_checkpoint_is_that_of_the_best_validation(tmp_path: Path) -> None:
+    folder = train(small(tmp_path, "checkpoint.keep_best=val/loss", "optim=sgd", "optim.lr=3", epochs=6))
+    curve = {row["step"]: row["val/loss"] for row in rows(folder) if "val/loss" in row}
+    best = CheckpointStore(folder.checkpoints, folder.name).best()
+    assert best is not None
+    assert curve[best.step] == min(curve.values())
+    assert best.manifest.values == {"val/loss": pytest.approx(curve[best.step], rel=1e-6)}  # one is float32
+    assert opened(best.path)["global_step"] == best.step
 
 
 def test_train_overrides_exits_with_the_signals_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

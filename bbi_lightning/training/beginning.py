@@ -1,0 +1,79 @@
+"""Put another run's weights, and its optimizer's state if that is wanted, into a new run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from torch import nn
+from torch.optim import Optimizer
+
+from bbi_lightning.training.checkpointing import opened
+from bbi_lightning.training.components import ConfigError
+from bbi_lightning.training.start import Start
+
+
+def begin_with(module: nn.Module, start: Start) -> list[Callback]:
+    """Load the weights; return what will load the rest when training starts.
+
+    Args:
+        module: the LightningModule, not yet sharded.
+        start: from which checkpoint, and what of it.
+
+    Raises:
+        ConfigError: the weights do not fit the model, or the checkpoint holds only shards of them.
+    """
+    if start.manifest.layout == "sharded":
+        raise ConfigError(
+            f"start.checkpoint={start.checkpoint} is in shards: export its weights with `bbi export`, "
+            "or go on with that run"
+        )
+    state = opened(start.folder)
+    _load_weights(module, state["state_dict"], start)
+    return [] if start.take == "weights" else [_OptimizerStart(state["optimizer_states"], start)]
+
+
+def _load_weights(module: nn.Module, weights: Mapping[str, Any], start: Start) -> None:
+    own = module.state_dict()
+    for name in [*own, *weights]:
+        if name not in weights or name not in own or weights[name].shape != own[name].shape:
+            shapes = [str(tuple(w[name].shape)) if name in w else "absent" for w in (weights, own)]
+            raise ConfigError(
+                f"start.checkpoint={start.checkpoint} does not fit the model: {name} is {shapes[0]} there "
+                f"and {shapes[1]} here; choose the model of run {start.manifest.run}"
+            )
+    module.load_state_dict(weights)
+
+
+class _OptimizerStart(Callback):
+    """Gives the optimizer the saved momenta and energy as training starts; its settings stay the config's."""
+
+    def __init__(self, states: Sequence[Mapping[str, Any]], start: Start) -> None:
+        self.states = states
+        self.start = start
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Once: a run that is resumed has its own state."""
+        if trainer.global_step == 0:
+            for optimizer, state in zip(trainer.optimizers, self.states, strict=True):
+                self._load(optimizer, dict(state))
+
+    def _load(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
+        settings = [{name: group[name] for name in optimizer.defaults} for group in optimizer.param_groups]
+        try:
+            if _keys_of_groups(state) != _keys_of_groups(optimizer.state_dict()):
+                raise ValueError("it was saved by another kind of optimizer")
+            optimizer.load_state_dict(state)
+        except (ValueError, KeyError) as error:
+            raise ConfigError(
+                f"start.take={self.start.take}: {type(optimizer).__name__} cannot go on from the optimizer "
+                f"of run {self.start.manifest.run} ({error}): use start.take=weights"
+            ) from error
+        for group, own in zip(optimizer.param_groups, settings, strict=True):
+            group.update(own)
+
+
+def _keys_of_groups(state: Mapping[str, Any]) -> list[set[str]]:
+    return [set(group) for group in state["param_groups"]]
