@@ -100,7 +100,12 @@ def _observe(watch: Stopwatch, run: Any, steps: int) -> None:
     from bbi_lightning.checkpoints.store import CheckpointStore
     from bbi_lightning.training.classification import Classification
 
-    for name, part in (("compose", "config"), ("checked", "config"), ("run_name", "config"), ("try_out", "data")):
+    for name, part in (
+        ("compose", "config"),
+        ("checked", "config"),
+        ("run_name", "config"),
+        ("try_out", "data"),
+    ):
         watch.around(run, name, part)
     watch.around(run, "build_wandb_logger", "W&B")
     watch.around(CheckpointStore, "newest_valid", "verifying the checkpoint")

@@ -44,7 +44,10 @@ def write_safetensors(weights: Mapping[str, Tensor], path: Path, manifest: Manif
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
+        unfinished.touch()
+        permissions = unfinished.stat().st_mode
         save_file(_separate(weights), unfinished, _metadata(manifest))
+        unfinished.chmod(permissions)  # those that the user gives to new files; safetensors' are narrower
         descriptor = os.open(unfinished, os.O_RDONLY)
         try:
             os.fsync(descriptor)

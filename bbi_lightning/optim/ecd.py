@@ -17,8 +17,8 @@ What happens in situations the formulas leave open:
     a gradient is None           it is zero: the parameter coasts; if it never had one, or is frozen, it rests
     first gradient is zero       the direction is random; at rest (ΔE = 0) the particle stays at rest
     sparse gradient              made dense: momenta are dense anyway
-    a parameter is sharded       (a DTensor, as fully_shard makes it) its parts move as the whole would: sums go
-                                 over all of them, and random directions do not depend on the cut
+    a parameter is sharded       (a DTensor, as fully_shard makes it) its parts move as the whole would: sums
+                                 run over all of them, and random directions do not depend on the cut
 Weight decay is an L2 term of F, in loss and gradient alike, hence conserved with it.
 """
 

@@ -73,7 +73,7 @@ class RunCheckpoint(Checkpoint):
         self._leads = True
         self._saved_at = self._boundary_at = 0.0
         self._slowest_step = 0.0
-        self._saved_step = self._seen_step = -1
+        self._saved_step = self._seen_step = self._validated_step = -1
         self._lag = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -140,7 +140,10 @@ class RunCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Notice whether this is the best model so far."""
         value = self._watched(trainer)
-        if value is None or not self._is_in_training(trainer) or not math.isfinite(value):
+        if value is None or not self._is_in_training(trainer):
+            return
+        self._validated_step = trainer.global_step
+        if not math.isfinite(value):
             return
         sign = -1 if str(self.options.keep_best).endswith("loss") else 1
         if self.best is None or sign * value > sign * self.best:
@@ -193,14 +196,14 @@ class RunCheckpoint(Checkpoint):
     def save(self, trainer: pl.Trainer, reasons: tuple[str, ...]) -> None:
         """Hand the whole state to the writer, after the rows that belong to it."""
         sharded = isinstance(trainer.strategy, ModelParallelStrategy)
-        value = self._watched(trainer)
+        value = self._watched(trainer) if trainer.global_step == self._validated_step else None
         if self.history is not None:
             self.history.log.sync()
         self.io.note = note = Note(
             step=trainer.global_step,
             epoch=trainer.current_epoch,
             reasons=reasons,
-            values={} if value is None or self._validation_due else {str(self.options.keep_best): value},
+            values={} if value is None else {str(self.options.keep_best): value},
             world_size=trainer.world_size,
             layout="sharded" if sharded else "whole",
         )

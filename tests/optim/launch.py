@@ -13,7 +13,7 @@ import torch.distributed as dist
 ROOT = Path(__file__).parents[2]
 
 
-def run_on(ranks: int, program: str, *arguments: str, folder: Path, timeout: float = 200) -> None:
+def run_on(ranks: int, program: str, *arguments: str, folder: Path, timeout: float = 280) -> None:
     """Run a program of this folder as ``ranks`` processes; each is given (rank, ranks, meeting, arguments).
 
     Raises AssertionError with the output of the processes that failed.
@@ -53,5 +53,5 @@ def meet(rank: int, ranks: int, meeting: str) -> None:
         init_method=f"file://{meeting}",
         rank=rank,
         world_size=ranks,
-        timeout=timedelta(seconds=60),
+        timeout=timedelta(seconds=150),
     )
