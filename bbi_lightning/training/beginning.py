@@ -10,7 +10,6 @@ from pytorch_lightning.callbacks import Callback
 from torch import nn
 from torch.optim import Optimizer
 
-from bbi_lightning.training.checkpointing import opened
 from bbi_lightning.training.components import ConfigError
 from bbi_lightning.training.start import Start
 
@@ -23,14 +22,11 @@ def begin_with(module: nn.Module, start: Start) -> list[Callback]:
         start: from which checkpoint, and what of it.
 
     Raises:
-        ConfigError: the weights do not fit the model, or the checkpoint holds only shards of them.
+        ConfigError: the weights do not fit the model.
     """
-    if start.manifest.layout == "sharded":
-        raise ConfigError(
-            f"start.checkpoint={start.checkpoint} is in shards: export its weights with `bbi export`, "
-            "or go on with that run"
-        )
-    state = opened(start.folder)
+    from bbi_lightning.checkpoints.shard_files import read_whole  # dear to load, and seldom used
+
+    state = read_whole(start.folder, optimizers=start.take != "weights")
     _load_weights(module, state["state_dict"], start)
     return [] if start.take == "weights" else [_OptimizerStart(state["optimizer_states"], start)]
 

@@ -139,8 +139,11 @@ class RunCheckpoint(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Notice whether this is the best model so far."""
+        if not self._is_in_training(trainer):
+            return
+        _forget_the_first_try(trainer)
         value = self._watched(trainer)
-        if value is None or not self._is_in_training(trainer):
+        if value is None:
             return
         self._validated_step = trainer.global_step
         if not math.isfinite(value):
@@ -280,6 +283,13 @@ class RunCheckpoint(Checkpoint):
         self._slowest_step = max(self._slowest_step, now - self._boundary_at)
         self._boundary_at = now
         self.watchdog.reached_boundary()
+
+
+def _forget_the_first_try(trainer: pl.Trainer) -> None:
+    """A validation that a resumed run has made up for is counted once, as if it had not been begun before."""
+    progress = trainer.fit_loop.epoch_loop.val_loop.batch_progress
+    for name in ("ready", "started", "processed", "completed"):
+        setattr(progress.total, name, getattr(progress.current, name))
 
 
 def is_validation_due(state: Mapping[str, Any]) -> bool:

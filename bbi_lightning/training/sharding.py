@@ -191,9 +191,3 @@ def _like(owner: Any, value: Any) -> Any:
     if not isinstance(owner, DTensor) or not isinstance(value, Tensor) or value.shape != owner.shape:
         return value
     return distribute_tensor(value, owner.device_mesh, owner.placements, src_data_rank=None)
-
-
-def unsharded(folder: Path) -> Mapping[str, Any]:
-    """Return the state_dict of the module of a checkpoint in shards, as ordinary tensors, in one process."""
-    weights: Mapping[str, Any] = shard_files.read_whole(Path(folder), optimizers=False)["state_dict"]
-    return weights

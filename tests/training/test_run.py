@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,20 @@ def test_checkpoints_are_at_most_so_many_seconds_apart(
     train(small(tmp_path / "always", "checkpoint.every=0", epochs=1))
     before_validation = [STEPS_PER_EPOCH]
     assert [step for step, _ in notes] == [*range(1, STEPS_PER_EPOCH + 1), *before_validation]
+
+
+def test_run_leaves_before_its_time_is_up_and_goes_on_in_the_next(tmp_path: Path) -> None:
+    began = time.monotonic()
+    folder = train(small(tmp_path, "runtime.max_time=8", epochs=10_000))
+    assert time.monotonic() - began < 8
+    assert folder.record.state == "interrupted"
+    assert folder.record.attempts[-1].reason == "time limit"
+    reached = saved(folder)[-1].step
+    assert reached > 10
+    assert rows(folder)[-1]["step"] <= reached
+    again = train(small(tmp_path, "runtime.max_time=8", epochs=10_000))
+    assert again.record.attempts[-1].from_step == reached
+    assert saved(again)[-1].step > reached
 
 
 def test_milestones_are_saved_at_their_step_and_stay(tmp_path: Path) -> None:
