@@ -1,7 +1,7 @@
 # make demo    set up, run the digits showdown, write its comparison page (minutes)
 # make test    set up, run every test
 # make check   set up, format, lint, types, import layers
-# make bench   set up, measure: optimizer step, input pipeline, sweep throughput, checkpoints
+# make bench   set up, measure: optimizer step, input pipeline, sweeps, checkpoints, resuming, several processes
 # make format  rewrite the formatting that `make check` looks at
 
 PYTHON ?= python3
@@ -53,6 +53,9 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/input_pipeline.py
 	@$(BIN)/python benchmarks/sweep_throughput.py
 	@$(BIN)/python benchmarks/checkpoint_cost.py
+	@$(BIN)/python benchmarks/resume_cost.py
+	@$(BIN)/python benchmarks/loss_exchange.py
+	@$(BIN)/python benchmarks/lightning_overhead.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

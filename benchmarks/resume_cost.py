@@ -1,6 +1,6 @@
 """What it costs to go on: from the process's start to the end of its first step, and where the time goes.
 
-    python benchmarks/resume_cost.py               # about three minutes
+    python benchmarks/resume_cost.py               # about two minutes
     python benchmarks/resume_cost.py --rounds 9
 
 Each figure is a fresh interpreter, wall clock; a run that begins and the same run that resumes, in turn. The

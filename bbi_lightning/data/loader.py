@@ -49,6 +49,7 @@ class TrainingLoader:
         self.batches = 0
         self._repeat_first_epoch = repeat_first_epoch
         self._drawn = False  # a batch was handed out since the last iter() or load_state_dict()
+        self._loaded_end: int | None = None  # the epoch at whose end the loaded state was saved
         self.batch_sampler = _EpochReceiver(self)
 
     def __len__(self) -> int:
@@ -74,7 +75,10 @@ class TrainingLoader:
         epoch of a loaded state is over.
         """
         if epoch != self.epoch:
-            self.epoch, self.batches, self._drawn = epoch, 0, False
+            # asked back into an epoch that was over when it was saved: only its validation is to be done
+            is_over = epoch == self._loaded_end
+            self.epoch, self.batches, self._drawn = epoch, len(self) if is_over else 0, False
+        self._loaded_end = None
 
     def state_dict(self) -> dict[str, int]:
         """Return {epoch, batches handed out}: batches of all ranks, whatever their number."""
@@ -84,6 +88,7 @@ class TrainingLoader:
         """Continue at a saved position: the next `iter()` hands out the batch after it."""
         self.epoch, self.batches = int(state_dict["epoch"]), int(state_dict["batches"])
         self._drawn = False
+        self._loaded_end = self.epoch if self.batches >= len(self) else None
 
 
 class _EpochReceiver:
