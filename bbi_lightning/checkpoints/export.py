@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from bbi_lightning.checkpoints.manifest import Manifest
+from bbi_lightning.tracking.durable import sync
 from bbi_lightning.tracking.metric_log import encode_number
 
 _MODEL = "model."  # where a LightningModule of ours keeps its network
@@ -48,11 +48,7 @@ def write_safetensors(weights: Mapping[str, Tensor], path: Path, manifest: Manif
         permissions = unfinished.stat().st_mode
         save_file(_separate(weights), unfinished, _metadata(manifest))
         unfinished.chmod(permissions)  # those that the user gives to new files; safetensors' are narrower
-        descriptor = os.open(unfinished, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(unfinished)
         unfinished.replace(path)
     except SafetensorError as error:  # its name for what the disk says
         raise OSError(errno.EIO, str(error), str(path)) from error

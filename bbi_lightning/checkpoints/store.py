@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import re
 import shutil
 import uuid
@@ -28,12 +27,12 @@ from bbi_lightning.checkpoints.manifest import (
     read_manifest,
 )
 from bbi_lightning.checkpoints.retention import best_of, superfluous
+from bbi_lightning.tracking.durable import sync
 
 __all__ = ["Checkpoint", "CheckpointStore", "Finding", "ForeignCheckpointError", "Note"]
 
 _NAME = re.compile(r"checkpoint-(\d{6,})-step-\d+")
 _UNFINISHED, _REMOVED = ".unfinished-", ".removed-"
-_UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP)  # from fsync of a folder, on some network file systems
 
 
 class ForeignCheckpointError(ValueError):
@@ -179,7 +178,7 @@ class CheckpointStore:
             _sync_all_in(folder)  # at once: a journal is then committed once and not file by file
             final = self.folder / manifest.folder_name
             folder.rename(final)
-            _sync(self.folder)
+            sync(self.folder)
             checkpoint = Checkpoint(final, read_manifest(final))
             wrong = _damage(checkpoint, from_disk=True)
             if wrong is not None:
@@ -297,17 +296,5 @@ def _record(path: Path) -> FileRecord:
 def _sync_all_in(folder: Path) -> None:
     """Force a folder and all that is in it to the disk, what is inside first."""
     for path in sorted(folder.rglob("*"), reverse=True):
-        _sync(path)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    """Force a file's contents or a folder's entries to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _UNSUPPORTED or path.is_file():
-            raise
-    finally:
-        os.close(descriptor)
+        sync(path)
+    sync(folder)

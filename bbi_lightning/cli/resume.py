@@ -34,7 +34,8 @@ Go on with a run: from its newest valid checkpoint, as if it had never stopped.
 
   runtime.*, checkpoint.*, tracking.*: where and how it runs.
   trainer.max_epochs, trainer.max_steps: to more than before. The old run stays
-  as it is; run.json of the new one tells where it came from.
+  as it is; run.json of the new one tells where it came from. One that had
+  stopped within an epoch, at its max_steps, begins the next epoch.
   Anything else makes another run: bbi train … --from RUN.
 
   Exit codes: as of bbi train.
@@ -94,48 +95,40 @@ def _changed(folder: RunFolder, overrides: list[str]) -> tuple[DictConfig, bool]
     from bbi_lightning.training.components import ConfigError
     from bbi_lightning.training.composition import compose
 
+    for word in overrides:
+        key = word.partition("=")[0]
+        if key not in _LIMITS and key.partition(".")[0] not in _HOW_IT_RUNS:
+            raise ConfigError(
+                f"{word} would make another run: begin one with bbi train {word} --from {folder.name}"
+            )
     config = OmegaConf.load(folder.config_file)
     assert isinstance(config, DictConfig)
-    choices = [word for word in overrides if word.partition("=")[0] in _HOW_IT_RUNS]
-    defaults = compose(choices)
-    limits = {}
+    composed = compose(overrides)  # what the words mean, on top of the defaults
+    keys = [word.partition("=")[0] for word in overrides]
     with open_dict(config):
         for group in _HOW_IT_RUNS:
-            if group not in config or any(word.startswith(f"{group}=") for word in choices):
-                config[group] = defaults[group]
+            if group not in config or group in keys:
+                config[group] = composed[group]
         config.runtime.root = str(folder.path.parent)
-        for word in overrides:
-            key, _, value = word.partition("=")
-            if key in _LIMITS:
-                limits[key.rpartition(".")[2]] = value
-            elif key.partition(".")[0] not in _HOW_IT_RUNS:
-                raise ConfigError(
-                    f"{word} would make another run: begin one with bbi train {word} --from {folder.name}"
-                )
-            elif word not in choices:
-                OmegaConf.update(config, key, _parsed(value))
+        for key in keys:
+            if "." in key and key not in _LIMITS:
+                OmegaConf.update(config, key, OmegaConf.select(composed, key))
+        limits = {key.rpartition(".")[2]: OmegaConf.select(composed, key) for key in keys if key in _LIMITS}
         if limits:
             _grow(config, folder, limits)
     return config, bool(limits)
 
 
-def _parsed(value: str) -> object:
-    """A value as YAML and Hydra read it."""
-    import yaml
-
-    return yaml.safe_load(value)
-
-
-def _grow(config: DictConfig, folder: RunFolder, limits: dict[str, str]) -> None:
+def _grow(config: DictConfig, folder: RunFolder, limits: dict[str, object]) -> None:
     """Let the config go further, from where the run stands."""
     from bbi_lightning.checkpoints.store import CheckpointStore
     from bbi_lightning.training.components import ConfigError
     from bbi_lightning.training.start import with_digest
 
-    for name, text in limits.items():
-        value, before = _parsed(text), config.trainer[name]
+    for name, value in limits.items():
+        before = config.trainer[name]
         if value is not None and (type(value) is not int or (before is not None and value <= before)):
-            raise ConfigError(f"trainer.{name}={text} is no more than the run has had ({before}): give more")
+            raise ConfigError(f"trainer.{name}={value} is no more than the run has had ({before}): give more")
         config.trainer[name] = value
     newest, _ = CheckpointStore(folder.checkpoints, folder.record.name).newest_valid()
     if newest is None:

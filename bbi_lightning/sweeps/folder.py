@@ -18,7 +18,7 @@ import yaml
 
 from bbi_lightning.sweeps.section import SweepError, shown
 from bbi_lightning.sweeps.spec import SweepSpec, parse_spec
-from bbi_lightning.tracking.metric_log import write_atomically
+from bbi_lightning.tracking.durable import write_atomically
 from bbi_lightning.tracking.run_lock import RunBusyError, RunLock
 
 _FREE = ("format", "title", "workers", "label")  # shape no result: the new value is simply taken

@@ -48,29 +48,6 @@ def decode_number(value: Any) -> Any:
     return _NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by a file with this content: a reader, and a crash at any moment, finds old or new.
-
-    The caller is the only writer of `path` (the lock of a run sees to that), so the temporary file has one
-    fixed name and what a killed writer leaves is overwritten by the next.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # makes the rename itself durable
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network file systems that cannot
-            raise
-    finally:
-        os.close(folder)
-
-
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """All rows of a metric log in the order they were written; non-finite values are floats again.
 

@@ -24,8 +24,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from bbi_lightning.tracking.durable import write_atomically
 from bbi_lightning.tracking.environment import code_facts, hardware_facts, version_facts
-from bbi_lightning.tracking.metric_log import write_atomically
 from bbi_lightning.tracking.run_lock import RunBusyError, RunLock
 from bbi_lightning.tracking.run_record import STATES, Attempt, RunRecord
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 from torch.optim import Optimizer
 
 from bbi_lightning.training.components import ConfigError
-from bbi_lightning.training.start import Start
+from bbi_lightning.training.start import Start, verified
 
 
 def begin_with(module: nn.Module, start: Start) -> list[Callback]:
@@ -22,11 +23,11 @@ def begin_with(module: nn.Module, start: Start) -> list[Callback]:
         start: from which checkpoint, and what of it.
 
     Raises:
-        ConfigError: the weights do not fit the model.
+        ConfigError: the checkpoint is damaged, or the weights do not fit the model.
     """
     from bbi_lightning.checkpoints.shard_files import read_whole  # dear to load, and seldom used
 
-    state = read_whole(start.folder, optimizers=start.take != "weights")
+    state = read_whole(verified(start), optimizers=start.take != "weights")
     _load_weights(module, state["state_dict"], start)
     return [] if start.take == "weights" else [_OptimizerStart(state["optimizer_states"], start)]
 
@@ -53,8 +54,17 @@ class _OptimizerStart(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Once: a run that is resumed has its own state."""
         if trainer.global_step == 0:
-            for optimizer, state in zip(trainer.optimizers, self.states, strict=True):
+            for optimizer, state in zip(trainer.optimizers, self._divided(trainer), strict=True):
                 self._load(optimizer, dict(state))
+
+    def _divided(self, trainer: pl.Trainer) -> Sequence[Mapping[str, Any]]:
+        """The states as the strategy shares them out."""
+        if isinstance(trainer.strategy, ModelParallelStrategy):
+            from bbi_lightning.training.sharding import ShardedStrategy  # seldom used
+
+            if isinstance(trainer.strategy, ShardedStrategy):
+                return trainer.strategy.divided(self.states)
+        return self.states
 
     def _load(self, optimizer: Optimizer, state: dict[str, Any]) -> None:
         settings = [{name: group[name] for name in optimizer.defaults} for group in optimizer.param_groups]

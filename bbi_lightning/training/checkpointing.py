@@ -15,6 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.trainer.states import TrainerFn
@@ -72,7 +73,7 @@ class RunCheckpoint(Checkpoint):
         self._validation_due = False
         self._leads = True
         self._saved_at = self._boundary_at = 0.0
-        self._slowest_step = 0.0
+        self._slowest_step = self._shards_seconds = 0.0
         self._saved_step = self._seen_step = self._validated_step = -1
         self._lag = 0
 
@@ -97,11 +98,14 @@ class RunCheckpoint(Checkpoint):
         return frozenset(wishes)
 
     def _save_seconds(self) -> float:
-        return float(self.io.writer.blocked_seconds + self.io.writer.written_seconds)
+        return max(self.io.writer.blocked_seconds + self.io.writer.written_seconds, self._shards_seconds)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clocks; take the signals back from Lightning, whose handlers do more than note them."""
-        interrupts.listen()
+        """Start the clocks, once it is clear that all ranks begin at the same step."""
+        _compare_beginnings(trainer)
+        # as rank zero sees the disk: ranks that disagreed about it would not save together
+        if not trainer.strategy.broadcast(self._leads and self.io.writer.store.best() is not None):
+            self.best = None  # that of another run, or lost: the next one counts
         self._saved_at = self._boundary_at = time.monotonic()
         self._seen_step = self._saved_step = trainer.global_step
         self.watchdog.reached_boundary()
@@ -200,6 +204,7 @@ class RunCheckpoint(Checkpoint):
         """Hand the whole state to the writer, after the rows that belong to it."""
         sharded = isinstance(trainer.strategy, ModelParallelStrategy)
         value = self._watched(trainer) if trainer.global_step == self._validated_step else None
+        self.watchdog.extend(_LONGEST_FLUSH)  # the disk may be slow, and a save is why it does not leave
         if self.history is not None:
             self.history.log.sync()
         self.io.note = note = Note(
@@ -214,6 +219,7 @@ class RunCheckpoint(Checkpoint):
             self._save_shards(trainer, note)
         else:
             trainer.save_checkpoint(self.io.writer.store.folder)
+        self.watchdog.reached_boundary()
         self._improved = self._validation_due = False
         self._saved_at = time.monotonic()
         self._saved_step = trainer.global_step
@@ -221,20 +227,29 @@ class RunCheckpoint(Checkpoint):
 
     def _save_shards(self, trainer: pl.Trainer, note: Note) -> None:
         """Every rank writes its part, rank zero puts the seal on it; nothing is asynchronous here."""
-        self.watchdog.extend(_LONGEST_FLUSH)
-        store = self.io.writer.store
-        folder = Path(trainer.strategy.broadcast(str(store.begin()) if self._leads else ""))
+        begun = time.monotonic()
+        folder = trainer.strategy.broadcast(self._begin_shards() if self._leads else None)
+        if folder is None:
+            return
         try:
             trainer.save_checkpoint(folder)
         except Exception as error:  # of the disk or of the library, on all ranks alike
             if self._leads:
-                store.abandon(folder)
+                self.io.writer.store.abandon(folder)
                 self.io.writer.report(error)
         else:
             if self._leads:
                 self.io.writer.commit(folder, note)
         trainer.strategy.barrier("committed")
-        self.watchdog.reached_boundary()
+        self._shards_seconds = time.monotonic() - begun
+
+    def _begin_shards(self) -> Path | None:
+        """A folder to write into; None if the disk refuses even that."""
+        try:
+            return self.io.writer.store.begin()
+        except OSError as error:
+            self.io.writer.report(error)
+            return None
 
     def flush(self, trainer: pl.Trainer) -> bool:
         """Wait until all that was saved is on the disk, on every rank alike. Returns whether it is."""
@@ -263,8 +278,6 @@ class RunCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Go on with the very next row."""
         self.best = state_dict["best"]
-        if self.io.writer.store.best() is None:
-            self.best = None  # another run's, or lost: the next one counts
         if self.history is not None and state_dict["history"] is not None:
             self.history.restore(state_dict["history"])
 
@@ -283,6 +296,19 @@ class RunCheckpoint(Checkpoint):
         self._slowest_step = max(self._slowest_step, now - self._boundary_at)
         self._boundary_at = now
         self.watchdog.reached_boundary()
+
+
+def _compare_beginnings(trainer: pl.Trainer) -> None:
+    """Raise on all ranks if one has found another checkpoint than the others, say on a disk of its own."""
+    if trainer.world_size == 1:
+        return
+    steps: list[int] = [0] * trainer.world_size
+    dist.all_gather_object(steps, trainer.global_step)
+    if len(set(steps)) > 1:
+        raise RuntimeError(
+            f"the processes begin after different steps ({', '.join(map(str, steps))}), so they do not see "
+            "the same checkpoints: put runtime.root on a disk that all nodes share, and start again"
+        )
 
 
 def _forget_the_first_try(trainer: pl.Trainer) -> None:

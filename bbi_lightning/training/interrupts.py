@@ -166,7 +166,7 @@ os.register_at_fork(after_in_child=_let_go_of_the_pipe)
 
 
 def listen() -> None:
-    """Take the stopping signals over, again if somebody else has taken them (Lightning does).
+    """Take the stopping signals over, again if somebody else has taken them.
 
     A signal that the process was told to ignore stays ignored: a supervisor may take Ctrl-C itself.
     """

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-import shutil
+import os
 import sys
 import threading
 import time
@@ -16,12 +17,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch.distributed import DistError
 
 from bbi_lightning.checkpoints.lightning_io import StoreCheckpointIO
 from bbi_lightning.checkpoints.store import Checkpoint, CheckpointStore
 from bbi_lightning.checkpoints.writer import CheckpointWriter
 from bbi_lightning.data.image_data_module import ImageDataModule
+from bbi_lightning.tracking.durable import write_atomically
 from bbi_lightning.tracking.metric_log import MetricLog, read_metrics
 from bbi_lightning.tracking.run_folder import RunFolder
 from bbi_lightning.tracking.wandb_logger import WandbTracking, build_wandb_logger, finish_wandb
@@ -33,7 +35,7 @@ from bbi_lightning.training.config import TrainingConfig, checked, compose, plai
 from bbi_lightning.training.interrupts import InterruptedRunError
 from bbi_lightning.training.metric_logger import MetricLogger
 from bbi_lightning.training.options import RuntimeOptions
-from bbi_lightning.training.start import Start
+from bbi_lightning.training.start import Start, verified
 from bbi_lightning.training.step_log import DivergedError
 from bbi_lightning.training.time_limit import TimeLimit
 from bbi_lightning.training.watchdog import Watchdog
@@ -47,7 +49,6 @@ _NOT_NEWS = (
     ".*Using `DistributedSampler` with the dataloaders.*",  # we do not
     ".*does not have many workers.*",
     ".*have no `val_dataloader`.*",  # data.val_size=0 was asked for
-    ".*was called before the ``update`` method.*",
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
 )
 
@@ -90,7 +91,9 @@ def train(
         _say(runtime, f"run {folder.name} has {folder.record.state} already: {folder.path}")
         return folder
     with interrupts.listening(), _quiet_lightning():
-        data = try_out(parsed)
+        has_begun = not fresh and bool(CheckpointStore(folder.checkpoints, folder.name).checkpoints())
+        # what it once began from may be gone by now
+        data = try_out(dataclasses.replace(parsed, start=None) if has_begun else parsed)
         if is_rank_zero():
             replaced = folder.set_aside() if fresh else None
             if replaced is not None:
@@ -100,9 +103,13 @@ def train(
                 config=OmegaConf.to_yaml(config, resolve=True),
                 labels={**runtime.labels, **(labels or {})},
                 overrides=overrides,
-                origin=_origin(parsed),
+                origin=None if has_begun else _origin(parsed),
             )
-        _Attempt(folder, parsed, plain(config)).go(data, fresh=fresh)
+            folder.acquire()  # before looking what is saved: whoever trains it now may save once more
+        try:
+            _Attempt(folder, parsed, plain(config), fresh=fresh).go(data)
+        finally:
+            folder.release()
     return folder
 
 
@@ -130,16 +137,20 @@ def _origin(config: TrainingConfig) -> dict[str, Any] | None:
 class _Attempt:
     """One process's work on a run."""
 
-    def __init__(self, folder: RunFolder, config: TrainingConfig, values: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: RunFolder, config: TrainingConfig, values: Mapping[str, Any], *, fresh: bool
+    ) -> None:
         self.folder = folder
         self.config = config
         self.values = values
+        self.fresh = fresh
         self.runtime: RuntimeOptions = config.runtime.build()
-        self.start: Start | None = None if config.start is None else config.start.build()
         self.leads = is_rank_zero()
+        # where rank zero begins anew, the others do not look: they may see the folder before or after
+        renamed = not fresh and folder.exists
         self.store = CheckpointStore(
             folder.checkpoints,
-            folder.record.name if folder.exists else folder.name,
+            folder.record.name if renamed else folder.name,
             keep_last=config.checkpoint.build().keep_last,
         )
         self.from_step = 0
@@ -149,33 +160,26 @@ class _Attempt:
         self.started = time.monotonic()
         self._ending = threading.Lock()  # taken for good by whoever writes how it ended: us or the watchdog
 
-    def go(self, data: ImageDataModule, *, fresh: bool) -> None:
+    def go(self, data: ImageDataModule) -> None:
         """Do it, and write down how it ended."""
-        checkpoint = None if fresh else self._newest()
-        begin_at = self._begin_at(checkpoint)
+        begin_at = self._begin_at(None if self.fresh else self._newest())
         watchdog = Watchdog(self.runtime.stop_within, self._interrupted, self._lost)
-        writer = CheckpointWriter(self.store, on_trouble=log.warning)
         if self.leads:
             self.folder.begin_attempt(from_step=self.from_step)
         watchdog.start()
         try:
-            lifelines = Lifelines(
-                StoreCheckpointIO(writer), TimeLimit.known(self.runtime.max_time), watchdog, begin_at
-            )
-            self._train_and_test(data, lifelines)
-            if self.leads and not writer.flush():
-                raise OSError(f"the final checkpoint could not be written to {self.store.folder}")
+            self._work(data, watchdog, begin_at)
         except DivergedError:
             self._end("diverged", "the loss stayed non-finite")
         except InterruptedRunError as error:
             self._end("interrupted", error.cause.name)
-        except (KeyboardInterrupt, SystemExit, SIGTERMException) as error:
+        except (KeyboardInterrupt, SystemExit) as error:
             cause = interrupts.received()
             self._end("interrupted", cause.name if cause else type(error).__name__)
             if cause is None:
                 raise
         except BaseException as error:
-            lost = watchdog.lost_rank()
+            lost = watchdog.lost_rank() if _is_of_a_collective(error) else None
             self._end("failed", lost or type(error).__name__, error)
             if lost is None:
                 raise
@@ -183,8 +187,16 @@ class _Attempt:
         else:
             self._end("finished", "trained to the end")
         finally:
-            writer.close()
             watchdog.stop()
+
+    def _work(self, data: ImageDataModule, watchdog: Watchdog, begin_at: Path | None) -> None:
+        """Train and test; return, or raise, when nothing is written any more: then the run may be let go."""
+        writer = CheckpointWriter(self.store, on_trouble=log.warning)
+        with contextlib.closing(writer):
+            limit = TimeLimit.known(self.runtime.max_time)
+            self._train_and_test(data, Lifelines(StoreCheckpointIO(writer), limit, watchdog, begin_at))
+            if self.leads and not writer.flush():
+                raise OSError(f"the final checkpoint could not be written to {self.store.folder}")
 
     def _newest(self) -> Checkpoint | None:
         """This run's newest valid checkpoint."""
@@ -206,15 +218,16 @@ class _Attempt:
                     "new random streams for dropout and the like",
                 )
             return checkpoint.path
-        if self.start is not None and self.start.take == "everything":
-            self.from_step = self.start.manifest.step
-            _say(self.runtime, f"going on with {self.start.manifest.run} after step {self.from_step:,}")
-            if self.leads and not self.folder.metrics_file.exists():
-                shutil.copyfile(
-                    RunFolder(self.start.folder.parents[1]).metrics_file, self.folder.metrics_file
-                )
-            return self.start.folder
-        return None
+        start: Start | None = None if self.config.start is None else self.config.start.try_build()
+        if start is None or start.take != "everything":
+            return None
+        self.from_step = start.manifest.step
+        _say(self.runtime, f"going on with {start.manifest.run} after step {self.from_step:,}")
+        begin_at = verified(start)
+        if self.leads and not self.folder.metrics_file.exists():
+            rows = RunFolder(begin_at.parents[1]).metrics_file.read_bytes()
+            write_atomically(self.folder.metrics_file, rows)
+        return begin_at
 
     def _train_and_test(self, data: ImageDataModule, lifelines: Lifelines) -> None:
         parts = build(self.config, data, lifelines, self._loggers)
@@ -243,6 +256,8 @@ class _Attempt:
     def _loggers(self, parameters: int) -> list[Logger]:
         """Where metrics go: the run's own log, and W&B. Other ranks write nothing."""
         self.facts |= {"parameters": parameters, "steps": self.from_step}
+        if not self.leads:
+            return []
         tracking: WandbTracking = self.config.tracking.build()
         try:
             self.wandb = build_wandb_logger(
@@ -250,8 +265,6 @@ class _Attempt:
             )
         except (ConnectionError, PermissionError) as error:
             raise ConfigError(str(error)) from error
-        if not self.leads:
-            return []
         self.log = MetricLog(self.folder.metrics_file)
         own = MetricLogger(self.log)
         if not self.from_step:
@@ -280,13 +293,26 @@ class _Attempt:
             summary |= {key: value for key, value in row.items() if "/" in key}
         wall = seconds_before + time.monotonic() - self.started
         summary |= {**self.facts, "wall_s": round(wall, 3)}
-        self.folder.end_attempt(state, reason, summary, error)
+        try:
+            self.folder.end_attempt(state, reason, summary, error)
+        except OSError as trouble:
+            if state == "finished":
+                raise
+            # what ends the run is worth more than its note: it decides the exit code
+            log.warning(f"{self.folder.record_file} does not say that the run is {state} ({trouble})")
         finish_wandb(self.wandb, summary, state=state)
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the one that writes and speaks."""
-    return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning keeps it on the function
+    """Whether this process is the one that writes and speaks; known before the ranks have met."""
+    # Lightning takes the first process of every node for it until then
+    on_first_node = int(os.environ.get("NODE_RANK", 0)) == 0
+    return on_first_node and rank_zero_only.rank == 0  # type: ignore[attr-defined]  # kept on the function
+
+
+def _is_of_a_collective(error: BaseException) -> bool:
+    """Whether it is another rank that is missed, and not a mistake that all ranks make alike."""
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def _say(runtime: RuntimeOptions, message: str) -> None:

@@ -6,7 +6,7 @@ rounding: gradients are means over the processes, and the optimizer family sums 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +138,10 @@ class ShardedStrategy(ModelParallelStrategy):
             return shard_files.read(folder, places.empty)
         return places.cut(shard_files.read_whole(folder))
 
+    def divided(self, optimizer_states: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return whole states of the optimizers, of whose tensors only the parts of this process are left."""
+        return _Places(self).cut_optimizers(optimizer_states)
+
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Fill the module with what `load_checkpoint` has read."""
         Strategy.load_model_state_dict(self, checkpoint, strict)
@@ -172,11 +176,21 @@ class _Places:
         """The same checkpoint, of whose tensors only the parts of this process are left."""
         weights = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: _like(self.model.get(name), x) for name, x in weights.items()}
-        for number, optimizer in enumerate(checkpoint["optimizer_states"]):
-            for index, values in optimizer["state"].items():
-                owner = self._parameter(number, index)
-                optimizer["state"][index] = {name: _like(owner, x) for name, x in values.items()}
+        checkpoint["optimizer_states"] = self.cut_optimizers(checkpoint["optimizer_states"])
         return checkpoint
+
+    def cut_optimizers(self, states: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The same for the states of the optimizers."""
+        return [
+            {
+                **state,
+                "state": {
+                    index: {name: _like(self._parameter(number, index), x) for name, x in values.items()}
+                    for index, values in state["state"].items()
+                },
+            }
+            for number, state in enumerate(states)
+        ]
 
     def _parameter(self, number: int, index: int) -> Tensor | None:
         """A parameter of an optimizer; None where this run has not so many, as when it only tests."""

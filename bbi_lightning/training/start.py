@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bbi_lightning.checkpoints.manifest import Manifest, read_manifest
+from bbi_lightning.checkpoints.manifest import MANIFEST, Manifest, read_manifest
+from bbi_lightning.checkpoints.store import Checkpoint, CheckpointStore
 from bbi_lightning.training.components import ConfigError
 
 Take = Literal["weights", "weights_and_optimizer", "everything"]
@@ -64,12 +65,28 @@ def checkpoint_folder(place: str | Path) -> Path:
         ValueError: there is none.
     """
     path = Path(place).expanduser().resolve()
-    if (path / "manifest.json").is_file():
+    if (path / MANIFEST).is_file():
         return path
-    numbered = sorted((path / "checkpoints").glob("checkpoint-*-step-*/manifest.json"))
-    if not numbered:
+    saved = CheckpointStore(path / "checkpoints", path.name).checkpoints()
+    if not saved:
         raise ValueError(f"checkpoint={place} holds no checkpoint: give a run's folder or a checkpoint's")
-    return numbered[-1].parent
+    return saved[-1].path
+
+
+def verified(start: Start) -> Path:
+    """The folder of the checkpoint to start from, every byte of which is what was written.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    checkpoint = Checkpoint(start.folder, start.manifest)
+    wrong = CheckpointStore(checkpoint.path.parent, checkpoint.manifest.run).damage(checkpoint)
+    if wrong is not None:
+        raise ConfigError(
+            f"start.checkpoint={start.checkpoint} is damaged ({wrong}): give another one of "
+            f"{checkpoint.path.parent}"
+        )
+    return checkpoint.path
 
 
 def digest_of(folder: Path) -> str:

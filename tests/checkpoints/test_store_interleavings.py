@@ -211,9 +211,9 @@ def test_the_lost_power_of_these_tests_finds_what_was_not_synced(tmp_path, monke
     from bbi_lightning.checkpoints import store as store_module
 
     folder = tmp_path.resolve() / "checkpoints"
-    real = store_module._sync
+    real = store_module.sync
     monkeypatch.setattr(
-        store_module, "_sync", lambda path: None if path.is_dir() == (skipped == "folder") else real(path)
+        store_module, "sync", lambda path: None if path.is_dir() == (skipped == "folder") else real(path)
     )
     store = CheckpointStore(folder, RUN)
     lost = 0

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bbi_lightning.cli import app
+from bbi_lightning.cli.resume import _changed
 from bbi_lightning.tracking.run_folder import RunFolder
 from bbi_lightning.training.config import compose
 from bbi_lightning.training.run import train
@@ -60,6 +61,14 @@ def test_a_folder_that_was_moved_and_renamed_goes_on_where_it_is(begun: RunFolde
     assert names() == set()
 
 
+def test_values_are_read_as_bbi_train_reads_them(begun: RunFolder) -> None:
+    config, grows = _changed(begun, ["checkpoint.every=1e3", "runtime.max_time=1:30", "tracking=offline"])
+    assert (config.checkpoint.every, config.runtime.max_time) == (1000.0, "1:30")
+    assert config.tracking.mode == "offline"
+    assert config.trainer == compose(QUICK).trainer
+    assert not grows
+
+
 def test_a_finished_run_is_found_finished(finished: RunFolder) -> None:
     result = bbi("resume", finished.name)
     assert result.exit_code == 0
@@ -87,10 +96,7 @@ def test_a_longer_run_is_one_of_its_own_and_the_same_words_find_it_again(finishe
             ["trainer.max_epochs=many"],
             "trainer.max_epochs=many is no more than the run has had (1): give more",
         ),
-        (
-            ["runtime.threats=2"],
-            "runtime.threats=2 is unknown to RuntimeOptions: did you mean runtime.threads?",
-        ),
+        (["runtime.threats=2"], "runtime.threats=2 is unknown: did you mean runtime.threads?"),
         (["runtime.threads=0"], "threads=0 is too small: give 1 or more"),
         (["tracking=nowhere"], "tracking=nowhere is not an option of tracking"),
     ],

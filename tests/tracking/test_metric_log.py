@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bbi_lightning.tracking.metric_log import MetricLog, read_metrics, write_atomically
+from bbi_lightning.tracking.durable import write_atomically
+from bbi_lightning.tracking.metric_log import MetricLog, read_metrics
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+from bbi_lightning.checkpoints.shard_files import read_whole
 from bbi_lightning.tracking.run_folder import RunFolder
 from bbi_lightning.training.components import ConfigError
 from bbi_lightning.training.config import compose, run_name
 from bbi_lightning.training.run import train
-from training.test_run import assert_equal, checkpoint, rows, saved, small
+from training.test_run import SMALL, assert_equal, checkpoint, rows, saved, small
+
+BBI = Path(sys.executable).with_name("bbi")
 
 
 def begun_from(folder: RunFolder, take: str, *overrides: str) -> list[str]:
@@ -43,6 +50,29 @@ def test_momenta_and_energy_are_taken_if_asked_for_and_settings_are_the_configs(
     assert energy(only) != energy(source)
     assert checkpoint(both)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.05
     assert checkpoint(both)["global_step"] == 18
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["bbi", "adamw"])
+def test_momenta_are_taken_into_a_run_whose_processes_share_the_parameters(
+    optimizer: str, tmp_path: Path
+) -> None:
+    exact = ["trainer.precision=64-true", "model=mlp", f"optim={optimizer}"]
+    source = train(small(tmp_path / "source", *exact, epochs=1))
+    words = [*exact, *begun_from(source, "weights_and_optimizer"), "trainer.max_steps=5"]
+    alone = train(small(tmp_path / "alone", *words))
+    sharing = [*SMALL, "trainer.max_epochs=2", *words, f"runtime.root={tmp_path}/both"]
+    command = [BBI, "train", *sharing, "runtime.devices=2", "runtime.strategy=fsdp"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    both = RunFolder(tmp_path / "both" / alone.name)
+    ours, expected = (read_whole(saved(folder)[-1].path) for folder in (both, alone))
+    for index, state in expected["optimizer_states"][0]["state"].items():
+        for name, value in state.items():
+            torch.testing.assert_close(
+                ours["optimizer_states"][0]["state"][index][name], value, rtol=1e-10, atol=1e-12
+            )
 
 
 def test_start_is_part_of_the_identity_by_content_not_by_place(tmp_path: Path) -> None:
