@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bbi_lightning.cli.resume import find_run
+from bbi_lightning.cli.runs import Root, Run, find_run, store_of
 from bbi_lightning.cli.train import user_errors
 
 if TYPE_CHECKING:
@@ -41,9 +41,6 @@ List a run's checkpoints, and verify them.
   mistake in the command.
 """
 
-Run = Annotated[str, typer.Argument(metavar="RUN", help="A run's name, or its folder.", show_default=False)]
-Root = Annotated[Path, typer.Option("--dir", help="The folder that holds the runs.")]
-
 
 def checkpoints(
     run: Run,
@@ -62,13 +59,6 @@ def checkpoints(
         typer.echo(f"run {folder.name} has no checkpoints yet")
     if rows and not rows[-1]["valid"]:
         raise typer.Exit(1)
-
-
-def store_of(folder: RunFolder) -> CheckpointStore:
-    """The run's checkpoints."""
-    from bbi_lightning.checkpoints.store import CheckpointStore
-
-    return CheckpointStore(folder.checkpoints, folder.record.name)
 
 
 def _rows(store: CheckpointStore) -> list[dict[str, Any]]:

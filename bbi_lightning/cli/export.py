@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bbi_lightning.cli.checkpoints import Root, Run, store_of
-from bbi_lightning.cli.resume import find_run
+from bbi_lightning.cli.runs import Root, Run, find_run, store_of
 from bbi_lightning.cli.train import user_errors
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bbi_lightning.cli.runs import Root, Run, find_run
 from bbi_lightning.cli.train import print_result, user_errors
 from bbi_lightning.training import interrupts
 
@@ -46,14 +47,12 @@ _LIMITS = ("trainer.max_epochs", "trainer.max_steps")
 
 
 def resume(
-    run: Annotated[
-        str, typer.Argument(metavar="RUN", help="A run's name, or its folder.", show_default=False)
-    ],
+    run: Run,
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="What may be changed.", show_default=False),
     ] = None,
-    root: Annotated[Path, typer.Option("--dir", help="The folder that holds the runs.")] = Path("runs"),
+    root: Root = Path("runs"),
 ) -> None:
     """Go on with a run."""
     with interrupts.listening(), user_errors():
@@ -69,23 +68,6 @@ def resume(
         if is_rank_zero():
             print_result(folder)
         exit_if_interrupted(folder)
-
-
-def find_run(word: str, root: Path) -> RunFolder:
-    """The run of this name in `root`, or in this folder.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    from bbi_lightning.tracking.run_folder import RunFolder
-    from bbi_lightning.training.components import ConfigError, closest
-
-    for path in (Path(word), root / word):
-        if RunFolder(path).exists:
-            return RunFolder(path.resolve())
-    known = [path.parent.name for path in root.glob("*/run.json")]
-    hint = closest(word, known) or f"give a run's folder, or one of the {len(known)} names in {root}/"
-    raise ConfigError(f"there is no run {word}: {hint}")
 
 
 def _changed(folder: RunFolder, overrides: list[str]) -> tuple[DictConfig, bool]:

@@ -6,10 +6,12 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bbi_lightning.cli.runs import find_run
 from bbi_lightning.training import interrupts
 from bbi_lightning.training.config_files import groups
 
@@ -123,10 +125,11 @@ def _beginning(place: str | None, take: str | None) -> list[str]:
         raise ConfigError(
             f"--from={place} does not say what to take: add --take weights or weights_and_optimizer"
         )
-    from pathlib import Path
-
-    path = Path(place) if Path(place).exists() else Path("runs") / place
-    return ["start=checkpoint", f"start.checkpoint='{path.resolve()}'", f"start.take={take}"]
+    path = Path(place)
+    if not (path / "manifest.json").is_file():  # no checkpoint's own folder
+        path = find_run(place, Path("runs")).path
+    quoted = str(path.resolve()).replace("'", "\\'")
+    return ["start=checkpoint", f"start.checkpoint='{quoted}'", f"start.take={take}"]
 
 
 def config(overrides: Overrides = None) -> None:

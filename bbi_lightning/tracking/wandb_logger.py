@@ -20,7 +20,7 @@ from bbi_lightning.tracking.run_folder import RunFolder
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import WandbLogger
 
-_FINISH_TIMEOUT = 120.0  # seconds; after that the rest stays on disk for `wandb sync` and the job can end
+FINISH_TIMEOUT = 120.0  # seconds; after that the rest stays on disk for `wandb sync` and the job can end
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ def _settings(wandb: Any, tracking: WandbTracking) -> Any:
         silent=tracking.mode == "offline",  # its hints how to sync would repeat for every run of a sweep
         force=True,  # "online" without a login must not turn into offline unasked
         init_timeout=tracking.init_timeout,
-        finish_timeout=_FINISH_TIMEOUT,
+        finish_timeout=FINISH_TIMEOUT,
     )
 
 

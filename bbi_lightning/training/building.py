@@ -24,7 +24,7 @@ from bbi_lightning.training.config import TrainingConfig
 from bbi_lightning.training.energy_monitor import EnergyMonitor
 from bbi_lightning.training.exchange import Exchange
 from bbi_lightning.training.generators import Generators, seed_generators
-from bbi_lightning.training.lean_lightning import NoProfiler
+from bbi_lightning.training.lean_lightning import NoProfiler, without_signature_search
 from bbi_lightning.training.loss_handover import LossHandover
 from bbi_lightning.training.metric_logger import MetricLogger
 from bbi_lightning.training.options import RuntimeOptions, TrainerOptions
@@ -219,6 +219,7 @@ def build_trainer(
         profiler=NoProfiler(),
     )
     without_sigterm_broadcast(trainer)
+    without_signature_search(trainer)
     interrupts.keep_from_lightning(trainer)
     return trainer
 

@@ -1,8 +1,9 @@
-"""What Lightning spends on every step for things that are switched off here, taken back by its own doors.
+"""What Lightning spends on every step for things that are switched off or known here, taken back.
 
 On 26k parameters a step of a plain loop takes about a millisecond, and Lightning's own work 0.4 ms. Of that,
-0.04 ms are some sixty generator-based contexts of a profiler that does nothing, and 0.04 ms some forty writes
-of one string through `nn.Module.__setattr__`, which looks whether it might be a parameter.
+0.04 ms are some sixty generator-based contexts of a profiler that does nothing, 0.04 ms some forty writes of
+one string through `nn.Module.__setattr__`, which looks whether it might be a parameter, and 0.04 ms a look at
+the signature of `training_step`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,15 @@ class NoProfiler(PassThroughProfiler):
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
         """A context in which nothing happens."""
         return _NOTHING
+
+
+def without_signature_search(trainer: pl.Trainer) -> None:
+    """Spare the look, before every batch, whether `training_step` wants the batch's number: ours does."""
+
+    def arguments(kwargs: dict[str, Any], batch: Any, batch_idx: int) -> dict[str, Any]:
+        return {**kwargs, "batch": batch, "batch_idx": batch_idx}
+
+    trainer.fit_loop.epoch_loop._build_kwargs = arguments  # type: ignore[method-assign,assignment]
 
 
 class LeanModule(pl.LightningModule):

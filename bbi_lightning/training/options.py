@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from bbi_lightning.training.time_limit import seconds_of
 
+Strategy = Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp"]
 Precision = Literal["64-true", "32-true", "bf16-true", "16-mixed", "bf16-mixed"]
 
 
@@ -57,7 +58,8 @@ class RuntimeOptions:
         accelerator: Lightning's name for the kind of device; "auto" takes a GPU where there is one.
         devices: how many of them on each node, ≥ 1.
         num_nodes: machines, ≥ 1.
-        strategy: Lightning's name for how they share the work; "auto" is ddp when there are several.
+        strategy: how they share the work: "ddp" gives each all parameters, "fsdp" a part of them; "auto" is
+            ddp when there are several.
         threads: threads of one CPU operation, ≥ 1; null leaves torch's choice.
         compile: whether the model goes through torch.compile first.
         progress: "auto" draws a bar on a terminal and writes lines elsewhere; or "bar", "lines", "none".
@@ -76,7 +78,7 @@ class RuntimeOptions:
     accelerator: str = "auto"
     devices: int = 1
     num_nodes: int = 1
-    strategy: str = "auto"
+    strategy: Strategy = "auto"
     threads: int | None = None
     compile: bool = False
     progress: Literal["auto", "bar", "lines", "none"] = "auto"

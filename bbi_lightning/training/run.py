@@ -26,7 +26,12 @@ from bbi_lightning.data.image_data_module import ImageDataModule
 from bbi_lightning.tracking.durable import write_atomically
 from bbi_lightning.tracking.metric_log import MetricLog, read_metrics
 from bbi_lightning.tracking.run_folder import RunFolder
-from bbi_lightning.tracking.wandb_logger import WandbTracking, build_wandb_logger, finish_wandb
+from bbi_lightning.tracking.wandb_logger import (
+    FINISH_TIMEOUT,
+    WandbTracking,
+    build_wandb_logger,
+    finish_wandb,
+)
 from bbi_lightning.training import interrupts
 from bbi_lightning.training.building import Lifelines, Parts, build
 from bbi_lightning.training.checkpointing import opened, restore_progress
@@ -194,6 +199,8 @@ class _Attempt:
         writer = CheckpointWriter(self.store, on_trouble=log.warning)
         with contextlib.closing(writer):
             limit = TimeLimit.known(self.runtime.max_time)
+            if limit is not None and self.config.tracking.build().mode == "online":
+                limit = limit.keeping(FINISH_TIMEOUT)
             self._train_and_test(data, Lifelines(StoreCheckpointIO(writer), limit, watchdog, begin_at))
             if self.leads and not writer.flush():
                 raise OSError(f"the final checkpoint could not be written to {self.store.folder}")

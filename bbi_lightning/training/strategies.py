@@ -16,19 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 from bbi_lightning.training.exchange import NOTHING, Exchange, Wish, payload_of
 from bbi_lightning.training.options import RuntimeOptions
 
-_DDP: dict[str, dict[str, Any]] = {
-    "auto": {},
-    "ddp": {},
-    "ddp_find_unused_parameters_true": {"find_unused_parameters": True},
-}
-
 
 def build_strategy(runtime: RuntimeOptions, exchange: Exchange) -> Strategy | str:
-    """Lightning's strategy for `runtime.strategy`, or its name where Lightning's own is as good.
+    """The strategy that `runtime` asks for: `CarryingDDP`, FSDP2, or none for a single process.
 
     Args:
-        runtime: "auto" and "ddp" become `CarryingDDP` where there are several processes, "fsdp" FSDP2 with
-            sharded parameters and state; anything else is Lightning's.
+        runtime: where and how the run takes place.
         exchange: what the ranks tell each other at every step.
     """
     timeout = timedelta(seconds=runtime.timeout)
@@ -36,9 +29,10 @@ def build_strategy(runtime: RuntimeOptions, exchange: Exchange) -> Strategy | st
         from bbi_lightning.training.sharding import ShardedStrategy  # dear to load, and seldom used
 
         return ShardedStrategy(timeout=timeout)
-    if runtime.world_size > 1 and runtime.strategy in _DDP:
-        return CarryingDDP(exchange, timeout=timeout, **_DDP[runtime.strategy])
-    return runtime.strategy
+    if runtime.world_size == 1:
+        return "auto"
+    unused = runtime.strategy == "ddp_find_unused_parameters_true"
+    return CarryingDDP(exchange, timeout=timeout, find_unused_parameters=unused)
 
 
 def without_sigterm_broadcast(trainer: pl.Trainer) -> None:

@@ -5,6 +5,7 @@ Only differences of the monotonic clock are used, so nothing changes when the co
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -57,6 +58,11 @@ class TimeLimit:
         """A limit so many seconds after `since`; a short one keeps less margin, half of what is left."""
         ends_at = since + seconds
         return cls(ends_at, min(MARGIN, max(0.0, 0.5 * (ends_at - now))))
+
+    def keeping(self, seconds: float) -> TimeLimit:
+        """The same limit, with so many seconds more kept for leaving, but at most half of what is left."""
+        half = max(self.margin, self.remaining() / 2)
+        return dataclasses.replace(self, margin=min(self.margin + seconds, half))
 
     def remaining(self) -> float:
         """Seconds left; negative when it is over."""

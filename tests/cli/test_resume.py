@@ -133,7 +133,7 @@ def test_the_beginning_elsewhere_is_said_in_two_words(finished: RunFolder) -> No
     [
         (["--from", "RUN"], "does not say what to take: add --take weights or weights_and_optimizer"),
         (["--take", "weights"], "--take=weights needs a place to take it from: add --from RUN"),
-        (["--from", "nowhere", "--take", "weights"], "holds no checkpoint: give a run's folder"),
+        (["--from", "nowhere", "--take", "weights"], "there is no run nowhere: give a run's folder"),
         (["--from", "RUN", "--take", "half"], "start.take=half"),
     ],
 )

@@ -25,7 +25,7 @@ LARGE = {"imagenet": (3, 224, 224)}
 
 
 def test_every_folder_and_file_is_known_here() -> None:
-    assert set(groups()) == {*COMPONENTS, "experiment", "sweep"}
+    assert set(groups()) == {*COMPONENTS, "experiment", "start", "sweep"}
     assert {path.name for path in config_folder().glob("*.yaml")} == {"train.yaml", "sweep.yaml"}
 
 

@@ -66,7 +66,9 @@ def test_comparison_notices_what_a_resumption_forgets(
     sabotage: str, warm: Warm, whole: Training, tmp_path: Path
 ) -> None:
     killed = Training(warm, tmp_path, OVERRIDES)
-    killed.attempt("checkpoint.every=0.01", kill=Kill("after a row", 8, "SIGKILL"))
+    killed.attempt(kill=Kill("after a row", 3, "SIGTERM"))  # saves
+    killed.attempt("checkpoint.every=60", kill=Kill("after a row", 4, "SIGKILL"))  # rows after that
+    assert killed.killed == 2, killed.report()
     killed.attempt(world={"sabotage": sabotage})
     with pytest.raises(AssertionError):
         assert_as_if_never_killed(killed, whole)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
 
 from bbi_lightning.training.classification import Classification
-from bbi_lightning.training.lean_lightning import LeanModule, NoProfiler
+from bbi_lightning.training.lean_lightning import LeanModule, NoProfiler, without_signature_search
 from training.reference import bare_trainer, batches, loader, network, sgd
 
 pytestmark = [
@@ -47,6 +49,16 @@ def test_lightning_knows_which_hook_is_running() -> None:
     assert module.names == ["on_train_batch_start", "on_train_batch_start", "on_train_epoch_end"]
     assert module._current_fx_name is None
     assert trainer.callback_metrics["said"] == 3.0
+
+
+def test_training_step_is_given_what_lightning_would_give_it() -> None:
+    module = Classification(network(), nn.CrossEntropyLoss(), sgd, num_classes=3)
+    trainer = bare_trainer()
+    trainer.strategy._lightning_module = module
+    loop = trainer.fit_loop.epoch_loop
+    theirs = loop._build_kwargs(OrderedDict(), "batch", 7)
+    without_signature_search(trainer)
+    assert loop._build_kwargs(OrderedDict(), "batch", 7) == dict(theirs) == {"batch": "batch", "batch_idx": 7}
 
 
 def test_the_profiler_that_measures_nothing_nests_and_lets_errors_pass() -> None:

@@ -203,3 +203,12 @@ def test_a_short_limit_keeps_less_for_the_end():
     assert TimeLimit.lasting(20, since=0, now=16).margin == 2
     assert TimeLimit.lasting(3600, since=0, now=0).margin == time_limit.MARGIN
     assert TimeLimit.lasting(20, since=0, now=100).margin == 0
+
+
+def test_time_for_an_upload_is_kept_unless_that_left_less_than_half():
+    long = TimeLimit(time.monotonic() + 1000, margin=15).keeping(120)
+    assert long.margin == 135
+    short = TimeLimit(time.monotonic() + 100, margin=15).keeping(120)
+    assert 49 < short.margin <= 50
+    over = TimeLimit(time.monotonic() - 5, margin=15).keeping(120)
+    assert over.margin == 15
