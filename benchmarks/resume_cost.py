@@ -90,7 +90,12 @@ def child(began: float, overrides: list[str], steps: int) -> None:
 
         watch.switch(None)
         _observe(watch, run, steps)
-        run.train_overrides(overrides, {})
+        watch.switch("config")
+        from bbi_lightning.training.config import compose
+
+        config = compose(overrides)
+        watch.switch(None)
+        run.exit_if_interrupted(run.train(config))
 
 
 def _observe(watch: Stopwatch, run: Any, steps: int) -> None:
@@ -101,7 +106,6 @@ def _observe(watch: Stopwatch, run: Any, steps: int) -> None:
     from bbi_lightning.training.classification import Classification
 
     for name, part in (
-        ("compose", "config"),
         ("checked", "config"),
         ("run_name", "config"),
         ("try_out", "data"),

@@ -36,7 +36,7 @@ from bbi_lightning.training import interrupts
 from bbi_lightning.training.building import Lifelines, Parts, build
 from bbi_lightning.training.checkpointing import opened, restore_progress
 from bbi_lightning.training.components import ConfigError
-from bbi_lightning.training.config import TrainingConfig, checked, compose, plain, run_name, try_out
+from bbi_lightning.training.config import TrainingConfig, checked, plain, run_name, try_out
 from bbi_lightning.training.interrupts import InterruptedRunError
 from bbi_lightning.training.metric_logger import MetricLogger
 from bbi_lightning.training.options import RuntimeOptions
@@ -116,12 +116,6 @@ def train(
         finally:
             folder.release()
     return folder
-
-
-def train_overrides(overrides: list[str], labels: Mapping[str, Any]) -> None:
-    """Compose and train, for a process of its own: exits with `interrupts.exit_code` when interrupted."""
-    with interrupts.listening():
-        exit_if_interrupted(train(compose(overrides), labels=labels, overrides=overrides))
 
 
 def exit_if_interrupted(folder: RunFolder) -> None:

@@ -18,11 +18,12 @@ from bbi_lightning.checkpoints.store import Checkpoint, CheckpointStore, Foreign
 from bbi_lightning.checkpoints.writer import CheckpointWriter
 from bbi_lightning.tracking.metric_log import read_metrics
 from bbi_lightning.tracking.run_folder import RunFolder
+from bbi_lightning.training import interrupts
 from bbi_lightning.training.checkpointing import opened
 from bbi_lightning.training.classification import Classification
 from bbi_lightning.training.components import ConfigError
 from bbi_lightning.training.config import compose, run_name
-from bbi_lightning.training.run import train, train_overrides
+from bbi_lightning.training.run import exit_if_interrupted, train
 
 STEPS_PER_EPOCH = 18
 SMALL = ["tracking=none", "runtime.progress=none", "runtime.threads=1", "runtime.accelerator=cpu"]
@@ -349,14 +350,17 @@ def test_best_checkpoint_is_that_of_the_best_validation(tmp_path: Path) -> None:
     assert opened(best.path)["global_step"] == best.step
 
 
-def test_train_overrides_exits_with_the_signals_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = [*SMALL, "trainer.max_epochs=2", f"runtime.root={tmp_path}"]
-    with monkeypatch.context() as patch:
+def test_interrupted_process_exits_with_the_signals_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, interrupts.listening():
         kill_self_at(patch, batch=3, number=signal.SIGTERM)
+        folder = train(small(tmp_path), labels={"sweep": "s"})
         with pytest.raises(SystemExit) as stopped:
-            train_overrides(overrides, {"sweep": "s"})
+            exit_if_interrupted(folder)
     assert stopped.value.code == 143
-    train_overrides(overrides, {"sweep": "s"})
+    with interrupts.listening():
+        exit_if_interrupted(train(small(tmp_path), labels={"sweep": "s"}))
     (record,) = (json.loads((path / "run.json").read_text()) for path in tmp_path.iterdir())
     assert record["state"] == "finished"
     assert record["labels"] == {"sweep": "s"}
