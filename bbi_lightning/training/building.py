@@ -10,7 +10,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
@@ -24,6 +23,7 @@ from bbi_lightning.training.config import TrainingConfig
 from bbi_lightning.training.energy_monitor import EnergyMonitor
 from bbi_lightning.training.exchange import Exchange
 from bbi_lightning.training.generators import Generators, seed_generators
+from bbi_lightning.training.launching import cluster_environment
 from bbi_lightning.training.lean_lightning import NoProfiler, without_signature_search
 from bbi_lightning.training.loss_handover import LossHandover
 from bbi_lightning.training.metric_logger import MetricLogger
@@ -186,15 +186,17 @@ def build_trainer(
     io: StoreCheckpointIO,
 ) -> pl.Trainer:
     """Lightning's Trainer with everything off that we do ourselves, better or not at all."""
-    plugins: list[Any] = [io]
+    plugins: list[Any] = [cluster_environment(runtime)]
     precision: str | None = options.precision
     if runtime.strategy == "fsdp":
         from bbi_lightning.training.sharding import precision_plugin  # dear to load, and seldom used
 
         own = precision_plugin(options.precision, _accelerator(runtime))
-        plugins, precision = ([], precision) if own is None else ([own], None)
-    if SLURMEnvironment.detect():
-        plugins.append(SLURMEnvironment(auto_requeue=False))
+        if own is not None:
+            plugins.append(own)
+            precision = None
+    else:
+        plugins.append(io)
     trainer = pl.Trainer(
         max_epochs=-1 if options.max_epochs is None else options.max_epochs,
         accumulate_grad_batches=options.accumulate_grad_batches,

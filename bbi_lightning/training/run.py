@@ -54,6 +54,7 @@ _NOT_NEWS = (
     ".*Using `DistributedSampler` with the dataloaders.*",  # we do not
     ".*does not have many workers.*",
     ".*have no `val_dataloader`.*",  # data.val_size=0 was asked for
+    ".*`srun` command is available.*",  # `launching` knows who starts the processes
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
 )
 
