@@ -13,7 +13,7 @@ import sklearn.model_selection  # noqa: F401
 import torch.utils.serialization.config  # noqa: F401
 import torchvision  # noqa: F401
 
-import bbi_lightning.cli.sweep
+import bbi_lightning.cli.sweep.task
 import bbi_lightning.training.run  # noqa: F401
 from bbi_lightning.training.composition import compose
 from bbi_lightning.training.config import run_name

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -63,7 +63,7 @@ class Site:
     bad_node_after: int = 2
     notice: int = 120
     max_jobs: int = 64
-    lock: str = "auto"
+    lock: Literal["auto", "flock", "symlink"] = "auto"
     container: str | None = None
 
     def __post_init__(self) -> None:

@@ -160,7 +160,7 @@ def _answer(*command: str) -> str:
         ) from None
     except subprocess.TimeoutExpired:
         raise ClusterError(
-            f"{command[0]} has not answered for {_PATIENCE:.0f} s: ask scontrol ping whether the controller is up"
+            f"{command[0]} has not answered for {_PATIENCE:.0f} s: ask scontrol ping whether SLURM is up"
         ) from None
     if done.returncode:
         words = " ".join(done.stderr.split()) or f"exit code {done.returncode}"

@@ -7,6 +7,7 @@ process group of its own, and it ends when the sweep's process does: a run nobod
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
@@ -30,17 +31,26 @@ LOG = "log.txt"
 GRACE = 10.0  # seconds between SIGTERM, at which training may save, and SIGKILL
 
 _TRACEBACK_LINES = 40
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_ASK_AGAIN = 2.0  # seconds between two SIGTERM: the first may come before the child heeds it
+_STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def threads(count: int) -> dict[str, str]:
+    """The environment of a process that may use so many threads."""
+    return dict.fromkeys(_THREADS, str(count))
 
 
 def fork_server(preload: Sequence[str]) -> ForkServerContext:
     """The server that makes the children, started if it is not running; its imports go on in the background.
 
-    It and its children have one thread each and are deaf to Ctrl-C, which is the supervisor's to handle.
+    It has one thread, and is deaf to signals: SLURM sends them to all processes of a step at once, and
+    without the server nobody would learn how the children end. Its children are deaf to Ctrl-C alone, which
+    is the supervisor's to handle.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    with _environment(_ONE_THREAD), _deaf_to_interrupts():
+    with _environment(threads(1)), _deaf():
         forkserver.ensure_running()
     return context
 
@@ -66,10 +76,15 @@ def start(context: ForkServerContext, target: Any, *arguments: Any) -> tuple[For
 
 
 def run_trial(
-    connection: Connection, task: Task, overrides: Sequence[str], root: Path, labels: Mapping[str, Any]
+    connection: Connection,
+    task: Task,
+    overrides: Sequence[str],
+    root: Path,
+    labels: Mapping[str, Any],
+    surroundings: Mapping[str, str],
 ) -> None:
     """A child's life: sends ("named", run name), waits for True, trains; may send ("raised", traceback)."""
-    _become_a_trial()
+    _become_a_trial(surroundings)
     try:
         name = task.run_name(overrides)
         connection.send(("named", name))
@@ -79,6 +94,8 @@ def run_trial(
         task.run(overrides, root, labels)
     except EOFError:  # the supervisor has gone before it said a word
         sys.exit(1)
+    except SystemExit:  # it was asked to stop, has saved, and says so by its exit code
+        raise
     except BaseException:
         traceback.print_exc()
         with contextlib.suppress(OSError):
@@ -88,7 +105,7 @@ def run_trial(
 
 def check(connection: Connection, task: Task, candidates: Sequence[tuple[str, Sequence[str]]]) -> None:
     """A child that validates (what it is, overrides) pairs; sends the first complaint, or None."""
-    _become_a_trial()
+    _become_a_trial(threads(1))
     complaint = None
     warnings.simplefilter("ignore")  # a run's log is the place for warnings, not the user's screen
     for what, overrides in candidates:
@@ -107,21 +124,34 @@ def stop(processes: Sequence[ForkServerProcess], grace: float, hurry: Callable[[
     """SIGTERM to the processes and all they started, SIGKILL to those still there after `grace` seconds, or
     as soon as `hurry` says so."""
     deadline = time.monotonic() + grace
-    for process in processes:
-        _signal_group(process, signal.SIGTERM)
+    asked = -math.inf
     while any(process.exitcode is None for process in processes):
-        if hurry() or time.monotonic() > deadline:
+        now = time.monotonic()
+        if hurry() or now > deadline:
             for process in processes:
-                _signal_group(process, signal.SIGKILL)
+                kill(process)
+        elif now > asked + _ASK_AGAIN:
+            asked = now
+            for process in processes:
+                _signal_group(process, signal.SIGTERM)
         wait([process.sentinel for process in processes if process.exitcode is None], 0.1)
 
 
-def _become_a_trial() -> None:
+def kill(process: ForkServerProcess) -> None:
+    """SIGKILL to a child and all it started."""
+    _signal_group(process, signal.SIGKILL)
+
+
+def _become_a_trial(surroundings: Mapping[str, str]) -> None:
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_DFL)  # the server is deaf to them
     with contextlib.suppress(PermissionError):  # a session leader already
         os.setsid()
-    os.environ.update(_ONE_THREAD)
+    with contextlib.suppress(OSError):  # when memory runs out, the kernel takes a trial and not the worker
+        Path("/proc/self/oom_score_adj").write_text("500")
+    os.environ.update(surroundings)
     if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+        sys.modules["torch"].set_num_threads(int(surroundings[_THREADS[0]]))
     threading.Thread(target=_end_with_the_supervisor, name="supervisor-watch", daemon=True).start()
 
 
@@ -170,13 +200,14 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """What is started inside ignores SIGINT from its first moment on."""
+def _deaf() -> Iterator[None]:
+    """What is started inside ignores signals from its first moment on."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *_STOPPING)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

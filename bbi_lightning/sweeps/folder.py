@@ -3,14 +3,16 @@
 <root>/<name>/
   sweep.yaml     the description, resolved
   journal.log    the Optuna studies
-  lock           held by the process that runs the sweep
+  workers/       who is at work
+  stop.json      there once the sweep was cancelled: workers leave
+  code/          the code that its jobs run
+  slurm/         the batch script and the jobs' outputs
   runs/          the run folders
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,8 @@ import yaml
 from bbi_lightning.sweeps.section import SweepError, shown
 from bbi_lightning.sweeps.spec import SweepSpec, parse_spec
 from bbi_lightning.tracking.durable import write_atomically
-from bbi_lightning.tracking.run_lock import RunBusyError, RunLock
 
-_FREE = ("format", "title", "workers", "label")  # shape no result: the new value is simply taken
+_FREE = ("format", "title", "workers", "lock", "label")  # shape no result: the new value is simply taken
 _GROWING = ("search.trials", "replicates.count")
 
 
@@ -34,7 +35,6 @@ class SweepFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._lock = RunLock(self.path / "lock")
 
     @property
     def spec_file(self) -> Path:
@@ -45,6 +45,26 @@ class SweepFolder:
     def journal(self) -> Path:
         """The Optuna journal."""
         return self.path / "journal.log"
+
+    @property
+    def workers(self) -> Path:
+        """Where workers show that they live."""
+        return self.path / "workers"
+
+    @property
+    def stop_file(self) -> Path:
+        """Where it is, workers leave."""
+        return self.path / "stop.json"
+
+    @property
+    def slurm(self) -> Path:
+        """The batch script, and what the jobs printed."""
+        return self.path / "slurm"
+
+    @property
+    def code(self) -> Path:
+        """The code that its jobs run; not there before the first submission."""
+        return self.path / "code"
 
     @property
     def runs(self) -> Path:
@@ -78,41 +98,24 @@ class SweepFolder:
         """
         if self.spec_file.is_file():
             _check_growth(self.path, self.read_spec(), spec)
-        elif self.journal.exists():
+        elif self.journal.exists() and self.journal.stat().st_size:
             raise SweepError(
                 f"{self.path} has a journal but no sweep.yaml: restore it or choose another name"
             )
 
     def write_spec(self, spec: SweepSpec) -> None:
-        """Write the description down; the caller holds the folder."""
+        """Write the description down; the caller has the studies alone."""
+        self.path.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(spec.plain(), sort_keys=False, allow_unicode=True, width=100)
         write_atomically(self.spec_file, text.encode())
 
-    def holder(self) -> Mapping[str, Any] | None:
-        """Who runs the sweep now, {"host", "pid", "since"}, or None."""
-        return self._lock.holder()
-
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Have the sweep for this process alone.
-
-        Raises:
-            SweepError: another process has it; one sentence says which.
-        """
-        self.path.mkdir(parents=True, exist_ok=True)
+    def description_stamp(self) -> tuple[int, int] | None:
+        """Tells whether the description was written anew: another one then; None while there is none."""
         try:
-            self._lock.acquire()
-        except RunBusyError:
-            holder = self.holder() or {}
-            who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
-            raise SweepError(
-                f"the sweep {self.path} is being run by {who}: wait for it to end, or stop it first; "
-                "the same command then goes on"
-            ) from None
-        try:
-            yield
-        finally:
-            self._lock.release()
+            facts = self.spec_file.stat()
+        except FileNotFoundError:
+            return None
+        return (facts.st_mtime_ns, facts.st_ino)
 
 
 def _check_growth(path: Path, old: SweepSpec, new: SweepSpec) -> None:

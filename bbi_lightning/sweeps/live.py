@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console, Group, RenderableType
@@ -14,8 +15,10 @@ from rich.text import Text
 
 from bbi_lightning.sweeps.run import Display
 from bbi_lightning.sweeps.spaces import Value
+from bbi_lightning.sweeps.spec import SweepSpec
 from bbi_lightning.sweeps.status import ArmStatus, SweepStatus
 from bbi_lightning.sweeps.study import best
+from bbi_lightning.sweeps.trial import Trial
 
 _INTERVAL = 10.0  # seconds between plain lines
 _BAR = 10  # characters
@@ -141,6 +144,26 @@ def table(status: SweepStatus, width: int) -> RenderableType:
         grid.add_row(*cells)
     title = Text.assemble((spec.name, "bold"), ("  " + spec.title if spec.title != spec.name else "", "dim"))
     return Padding(Group(title, "", grid, ""), (1, 0, 0, 2), expand=False)
+
+
+def best_table(spec: SweepSpec, trials: Sequence[Trial]) -> RenderableType:
+    """Trials with their results and points, one a row, in the order they are given."""
+    goal = spec.objective
+    grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    grid.add_column("trial", no_wrap=True)
+    grid.add_column(goal.metric, justify="right", no_wrap=True)
+    if goal.tie_breaker:
+        grid.add_column(goal.tie_breaker.metric, justify="right", no_wrap=True)
+    grid.add_column("at")
+    grid.add_column("run", style="dim", overflow="fold")
+    for trial in trials:
+        outcome = trial.outcome
+        cells: list[RenderableType] = [Text(trial.job.name, style="bold")]
+        cells.append(_metric(outcome.value if outcome else None))
+        if goal.tie_breaker:
+            cells.append(_metric(outcome.tie_breaker if outcome else None))
+        grid.add_row(*cells, Text(_params(trial.job.params), style="cyan"), trial.run or "")
+    return Padding(grid, (1, 0, 1, 2), expand=False)
 
 
 def footer(status: SweepStatus, elapsed: float) -> Text:

@@ -1,9 +1,10 @@
-"""A sweep from its description to its end, on this machine."""
+"""A sweep from its description to its end: prepared, then run by a worker here, or by many on a cluster."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +17,11 @@ from bbi_lightning.sweeps.points import arm_points, edge_points
 from bbi_lightning.sweeps.section import SweepError
 from bbi_lightning.sweeps.spec import SweepSpec, check_metrics
 from bbi_lightning.sweeps.status import SweepStatus, read_status
-from bbi_lightning.sweeps.study import Studies, repair_journal
+from bbi_lightning.sweeps.study import Studies
 from bbi_lightning.sweeps.task import Task
 from bbi_lightning.sweeps.trial import FAILED
-from bbi_lightning.sweeps.worker import Slot, Worker
+from bbi_lightning.sweeps.worker import Limits, Slot, Worker
+from bbi_lightning.sweeps.workers import Roster
 
 
 class Display(Protocol):
@@ -45,12 +47,12 @@ class SweepEnd:
     Attributes:
         status: where the sweep stands.
         folder: where it is.
-        signal: what stopped it early (a signal's number), None when nothing is left to run.
+        reason: "done", "cancelled", "time", or the number of the signal that stopped it.
     """
 
     status: SweepStatus
     folder: SweepFolder
-    signal: int | None
+    reason: str | int
 
 
 def run_sweep(
@@ -65,6 +67,8 @@ def run_sweep(
 ) -> SweepEnd:
     """Run a sweep, or what is left of it; the same call goes on after whatever stopped the last one.
 
+    Others may work on it too, here or elsewhere: it returns when nothing is left for anybody.
+
     Args:
         spec: what to run.
         root: the folder of sweeps; this one is in ``root/<name>/``.
@@ -77,40 +81,51 @@ def run_sweep(
     Raises:
         SweepError: the description, one of its configs or the folder is wrong; nothing was started.
     """
+    slots = workers or spec.workers
+    folder, studies = prepare(spec, root, task, display, retry_failed=retry_failed)
+    if read_status(studies, slots=slots).done:
+        reason: str | int = "done"
+    else:
+        reporter = _Reporter(folder, display, slots)
+        limits = Limits(places=(child.threads(1),) * slots, grace=grace)
+        context = child.fork_server(task.preload)
+        reason = Worker(folder, task, context, limits, reporter.report).work()
+    status = read_status(Studies(folder.journal, spec), slots=slots, living=Roster(folder.workers).living())
+    display.close(status)
+    return SweepEnd(status, folder, reason)
+
+
+def prepare(
+    spec: SweepSpec, root: Path, task: Task, display: Display, *, retry_failed: bool = False
+) -> tuple[SweepFolder, Studies]:
+    """Have the sweep's folder ready for workers: checked, described, every trial written down.
+
+    Raises:
+        SweepError: the description, one of its configs or the folder is wrong; nothing was changed.
+    """
     check_metrics(spec, task.metrics)
     folder = SweepFolder(root.resolve() / spec.name)
     folder.check(spec)
-    fresh = not folder.spec_file.is_file()
-    if fresh:  # before there is a folder, so that a corrected description finds none in its way
+    old = folder.read_spec() if folder.spec_file.is_file() else None
+    if old is not None:  # two kinds of locks at a time would be none
+        spec = dataclasses.replace(spec, lock=old.lock)
+    if old != spec:  # before there is a folder, so that a corrected description finds none in its way
         _validate(spec, task, display)
-
-    slots = workers or spec.workers
-    with folder.held():
-        folder.check(spec)
-        repaired = repair_journal(folder.journal)
-        if repaired:
-            display.note(repaired)
-        studies = Studies(folder.journal, spec)
-        retried = [
-            t for arm in spec.arms for t in studies.due(arm.name) if retry_failed and t.state == FAILED
-        ]
-        status = read_status(studies, slots=slots)
-        if status.done and not retried:
-            display.close(status)
-            return SweepEnd(status, folder, None)
-
-        if not fresh:
-            _validate(spec, task, display)
-        folder.write_spec(spec)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    studies = Studies(folder.journal, spec)
+    with studies.alone():
+        folder.check(spec)  # somebody may have been faster
+        if old != spec:
+            folder.write_spec(spec)
         studies.plan()
-        for trial in retried:
-            studies.enqueue(trial.job)
-        context = child.fork_server(task.preload)
-        report = _reporter(studies, display, slots)
-        signal = Worker(studies, folder.runs, task, context, slots=slots, report=report, grace=grace).work()
-        status = read_status(studies, slots=slots, alive=False)
-        display.close(status)
-    return SweepEnd(status, folder, signal)
+        for arm in spec.arms if retry_failed else ():
+            for trial in studies.due(arm.name):
+                if trial.state == FAILED:
+                    studies.enqueue(trial.job)
+        folder.stop_file.unlink(missing_ok=True)
+    for sentence in studies.repaired:
+        display.note(sentence)
+    return folder, studies
 
 
 def sweep_status(folder: SweepFolder) -> SweepStatus:
@@ -123,7 +138,8 @@ def sweep_status(folder: SweepFolder) -> SweepStatus:
     spec = folder.read_spec()
     if not folder.journal.is_file():
         raise FileNotFoundError(f"{folder.path} has no journal yet: start it with bbi sweep run")
-    return read_status(Studies(folder.journal, spec), alive=folder.holder() is not None)
+    living = Roster(folder.workers, spec.lock).living()
+    return read_status(Studies(folder.journal, spec), living=living)
 
 
 def candidates(spec: SweepSpec) -> list[tuple[str, list[str]]]:
@@ -164,11 +180,21 @@ def _ask(task: Task, configs: list[tuple[str, list[str]]]) -> str | None:
     return complaint
 
 
-def _reporter(studies: Studies, display: Display, slots: int) -> Callable[[Sequence[Slot]], None]:
-    def report(running: Sequence[Slot]) -> None:
-        now = time.monotonic()
-        display.update(
-            read_status(studies, {slot.trial.key: now - slot.started for slot in running}, slots=slots)
-        )
+class _Reporter:
+    """Shows a worker's progress, seldom enough that it costs nothing at ten thousand trials."""
 
-    return report
+    def __init__(self, folder: SweepFolder, display: Display, slots: int) -> None:
+        self._roster = Roster(folder.workers)
+        self._display = display
+        self._slots = slots
+        self._next = 0.0
+
+    def report(self, studies: Studies, running: Sequence[Slot]) -> None:
+        """Show it, if it is time to."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        ages = {slot.trial.key: now - slot.started for slot in running}
+        status = read_status(studies, ages, slots=self._slots, living=self._roster.living())
+        self._display.update(status)
+        self._next = now + 20 * (time.monotonic() - now)  # at most a twentieth of the time

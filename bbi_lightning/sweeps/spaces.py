@@ -43,6 +43,11 @@ class FloatSpace:
         digits = _DIGITS + max(0, math.floor(math.log10(largest / (self.high - self.low))))
         return min(max(float(f"{exact:.{digits}g}"), self.low), self.high)
 
+    def contains(self, value: object) -> bool:
+        """Whether it may be given by hand."""
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and self.low <= value <= self.high  # type: ignore[operator]
+
     @property
     def ends(self) -> tuple[Value, ...]:
         """The values at the edges."""
@@ -81,6 +86,10 @@ class IntSpace:
             rounded = self.low + math.floor(unit * (self.high - self.low + 1))
         return min(max(rounded, self.low), self.high)
 
+    def contains(self, value: object) -> bool:
+        """Whether it may be given by hand."""
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+
     @property
     def ends(self) -> tuple[Value, ...]:
         """The values at the edges."""
@@ -112,6 +121,10 @@ class CategoricalSpace:
     def value(self, unit: float) -> Value:
         """The choice at `unit` ∈ [0, 1]; each owns an equal part."""
         return self.choices[min(math.floor(unit * len(self.choices)), len(self.choices) - 1)]
+
+    def contains(self, value: object) -> bool:
+        """Whether it may be given by hand."""
+        return repr(value) in map(repr, self.choices)  # 1, 1.0 and true are different choices
 
     @property
     def ends(self) -> tuple[Value, ...]:

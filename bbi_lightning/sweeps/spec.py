@@ -5,7 +5,9 @@
     objective: {metric: val/acc, direction: maximize, tie_breaker: {metric: val/loss, direction: minimize}}
     search: {sampler: halton, trials: 16, seed: 0}
     replicates: {count: 10, first_seed: 1000}
-    workers: 2                                # runs at a time
+    workers: 2                                # runs at a time, on this machine
+    lock: auto                                # of the shared folder: flock, symlink (see `journal`), auto
+    task: train                               # or package.module:NAME, a Task of your own
     arms:
       sgd:
         label: SGD
@@ -23,7 +25,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from bbi_lightning.sweeps.section import Section, SweepError, did_you_mean, shown
 from bbi_lightning.sweeps.spaces import Space, parse_space
@@ -31,6 +33,9 @@ from bbi_lightning.sweeps.spaces import Space, parse_space
 FORMAT = 1
 SAMPLERS = ("halton", "random", "grid")
 DIRECTIONS = ("maximize", "minimize")
+
+LockKind = Literal["auto", "flock", "symlink"]
+LOCKS: tuple[LockKind, ...] = get_args(LockKind)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _METRIC = re.compile(r"[a-z][a-z0-9_]*/[A-Za-z0-9_]+")
@@ -123,6 +128,8 @@ class SweepSpec:
     search: Search
     replicates: Replicates
     workers: int
+    lock: LockKind
+    task: str
     arms: tuple[Arm, ...]
 
     def arm(self, name: str) -> Arm:
@@ -145,6 +152,8 @@ class SweepSpec:
             "search": vars(self.search).copy(),
             "replicates": vars(self.replicates).copy(),
             "workers": self.workers,
+            "lock": self.lock,
+            "task": self.task,
             "arms": {
                 arm.name: {
                     "label": arm.label,
@@ -162,7 +171,19 @@ def parse_spec(data: Mapping[str, Any]) -> SweepSpec:
     Raises:
         SweepError: one sentence that names the key, its value and the remedy.
     """
-    keys = ["format", "name", "title", "base", "objective", "search", "replicates", "workers", "arms"]
+    keys = [
+        "format",
+        "name",
+        "title",
+        "base",
+        "objective",
+        "search",
+        "replicates",
+        "workers",
+        "lock",
+        "task",
+        "arms",
+    ]
     section = Section("", data, keys)
     if section.whole("format", FORMAT, at_least=1) > FORMAT:
         raise SweepError(f"format={data['format']} is newer than this program: update bbi_lightning")
@@ -179,6 +200,8 @@ def parse_spec(data: Mapping[str, Any]) -> SweepSpec:
             Section("replicates", data.get("replicates") or {"count": 0}, ["count", "first_seed"])
         ),
         workers=section.whole("workers", 1, at_least=1),
+        lock=section.one_of("lock", LOCKS, default="auto"),  # type: ignore[arg-type]
+        task=section.text("task", default="train"),
         arms=_arms(section.get("arms")),
     )
     _check_seeds(spec)

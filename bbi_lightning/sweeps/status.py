@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from bbi_lightning.sweeps.spec import Arm, SweepSpec
 from bbi_lightning.sweeps.study import Studies, best
-from bbi_lightning.sweeps.trial import DIVERGED, FAILED, REPLICATE, RUNNING, SEARCH, Trial, due
+from bbi_lightning.sweeps.trial import ADDED, DIVERGED, FAILED, REPLICATE, RUNNING, SEARCH, Owner, Trial
+from bbi_lightning.sweeps.workers import WorkerInfo
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,11 @@ class ArmStatus:
 
     Attributes:
         arm: its description.
-        searched: search trials that have ended, however.
+        searches: search trials there will be.
+        searched: those that have ended, however.
         replicated: replicates of the best that have ended.
         replicates: how many there will be; 0 when the search is over and left nothing to replicate.
+        added: trials by hand that have ended; added_in_all: all of them.
         running: trials under way.
         interrupted: trials that were begun and that nobody runs at the moment.
         diverged, failed: ended trials of both phases.
@@ -29,9 +32,12 @@ class ArmStatus:
     """
 
     arm: Arm
+    searches: int
     searched: int
     replicated: int
     replicates: int
+    added: int
+    added_in_all: int
     running: int
     interrupted: int
     diverged: int
@@ -39,6 +45,16 @@ class ArmStatus:
     best: Trial | None
     failures: tuple[Trial, ...]
     seconds: float | None
+
+    @property
+    def ended(self) -> int:
+        """Runs that have ended."""
+        return self.searched + self.replicated + self.added
+
+    @property
+    def total(self) -> int:
+        """Runs there will be."""
+        return self.searches + self.replicates + self.added_in_all
 
     @property
     def best_value(self) -> float | None:
@@ -57,6 +73,7 @@ class SweepStatus:
         ended: runs that have ended.
         running: runs under way.
         eta: seconds until the end, from the measured durations; None before the first run has ended.
+        workers: who is at work.
     """
 
     spec: SweepSpec
@@ -65,6 +82,7 @@ class SweepStatus:
     ended: int
     running: int
     eta: float | None
+    workers: tuple[WorkerInfo, ...] = ()
 
     @property
     def done(self) -> bool:
@@ -81,6 +99,14 @@ class SweepStatus:
         """The failed trials of all arms."""
         return tuple(trial for arm in self.arms for trial in arm.failures)
 
+    def failure_groups(self) -> list[tuple[str, list[Trial]]]:
+        """The failed trials by the last line of their error, the most frequent first."""
+        groups: dict[str, list[Trial]] = {}
+        for trial in self.failures:
+            error = trial.outcome.error if trial.outcome and trial.outcome.error else "unknown"
+            groups.setdefault(error.strip().splitlines()[-1], []).append(trial)
+        return sorted(groups.items(), key=lambda group: -len(group[1]))
+
     def plain(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {
@@ -90,47 +116,55 @@ class SweepStatus:
             "running": self.running,
             "done": self.done,
             "eta_s": self.eta,
+            "workers": [asdict(worker) for worker in self.workers],
             "arms": {status.arm.name: _plain(status) for status in self.arms},
         }
 
 
 def read_status(
-    studies: Studies, ages: Mapping[int, float] | None = None, *, slots: int | None = None, alive: bool = True
+    studies: Studies,
+    ages: Mapping[int, float] | None = None,
+    *,
+    slots: int | None = None,
+    living: Sequence[WorkerInfo] = (),
 ) -> SweepStatus:
     """Where the sweep stands.
 
     Args:
         studies: its studies.
         ages: seconds that each running trial (by its key) has run, where known: sharpens the ETA.
-        slots: runs at a time; the description's `workers` if not given.
-        alive: whether somebody runs the sweep; if not, a trial under way is an interrupted one.
+        slots: runs at a time while nobody works on it; the description's `workers` if not given.
+        living: who works on it; a trial under way of anybody else is an interrupted one.
     """
     spec = studies.spec
-    chosen = {
-        arm.name: due(trials := studies.trials(arm.name), best(trials, spec.objective)) for arm in spec.arms
-    }
-    arms = tuple(_arm_status(spec, arm, chosen[arm.name], alive) for arm in spec.arms)
-    ended = sum(arm.searched + arm.replicated for arm in arms)
-    total = sum(spec.search.trials + arm.replicates for arm in arms)
-    running = [trial for trials in chosen.values() for trial in trials if alive and trial.state == RUNNING]
-    return SweepStatus(
-        spec, arms, total, ended, len(running), _eta(spec, arms, running, ages or {}, slots or spec.workers)
-    )
+    chosen = {arm.name: studies.due(arm.name) for arm in spec.arms}
+    owners = {worker.owner for worker in living}
+    arms = tuple(_arm_status(spec, arm, chosen[arm.name], owners) for arm in spec.arms)
+    ended = sum(arm.ended for arm in arms)
+    total = sum(arm.total for arm in arms)
+    running = [t for trials in chosen.values() for t in trials if t.state == RUNNING and t.owner in owners]
+    at_a_time = sum(worker.slots for worker in living) or slots or spec.workers
+    eta = _eta(arms, running, ages or {}, at_a_time)
+    return SweepStatus(spec, arms, total, ended, len(running), eta, tuple(living))
 
 
-def _arm_status(spec: SweepSpec, arm: Arm, trials: list[Trial], alive: bool) -> ArmStatus:
+def _arm_status(spec: SweepSpec, arm: Arm, trials: list[Trial], owners: Set[Owner]) -> ArmStatus:
     ended = [trial for trial in trials if trial.ended]
     searched = sum(trial.job.phase == SEARCH for trial in ended)
     winner = best(trials, spec.objective)
-    begun = sum(trial.state == RUNNING for trial in trials)
+    begun = [trial for trial in trials if trial.state == RUNNING]
+    running = sum(trial.owner in owners for trial in begun)
     seconds = [t.outcome.seconds for t in ended if t.outcome and t.outcome.seconds > 0]
     return ArmStatus(
         arm=arm,
+        searches=spec.search.trials,
         searched=searched,
         replicated=sum(trial.job.phase == REPLICATE for trial in ended),
         replicates=0 if winner is None and searched == spec.search.trials else spec.replicates.count,
-        running=begun if alive else 0,
-        interrupted=0 if alive else begun,
+        added=sum(trial.job.phase == ADDED for trial in ended),
+        added_in_all=sum(trial.job.phase == ADDED for trial in trials),
+        running=running,
+        interrupted=len(begun) - running,
         diverged=sum(trial.state == DIVERGED for trial in trials),
         failed=sum(trial.state == FAILED for trial in trials),
         best=winner,
@@ -140,17 +174,14 @@ def _arm_status(spec: SweepSpec, arm: Arm, trials: list[Trial], alive: bool) -> 
 
 
 def _eta(
-    spec: SweepSpec, arms: tuple[ArmStatus, ...], running: list[Trial], ages: Mapping[int, float], slots: int
+    arms: tuple[ArmStatus, ...], running: list[Trial], ages: Mapping[int, float], slots: int
 ) -> float | None:
     measured = [arm.seconds for arm in arms if arm.seconds is not None]
     if not measured:
         return None
     overall = sum(measured) / len(measured)
     mean = {status.arm.name: status.seconds if status.seconds is not None else overall for status in arms}
-    work = sum(
-        mean[status.arm.name] * (spec.search.trials + status.replicates - status.searched - status.replicated)
-        for status in arms
-    )
+    work = sum(mean[status.arm.name] * (status.total - status.ended) for status in arms)
     work -= sum(min(ages.get(trial.key, 0.0), mean[trial.job.arm]) for trial in running)
     return work / slots
 
@@ -171,8 +202,9 @@ def _plain(status: ArmStatus) -> dict[str, Any]:
         else {"value": outcome.value, "params": best_trial.job.params, "run": best_trial.run},
         "failures": [
             {
-                "trial": str(trial.job),
+                "trial": trial.job.name,
                 "run": trial.run,
+                "host": trial.worker.get("host"),
                 "error": trial.outcome.error if trial.outcome else None,
             }
             for trial in status.failures

@@ -7,15 +7,15 @@ runs it, in whatever order. Optuna's states are used so that its own tools (dash
     diverged  PRUNED without a value: a sampler that learns takes the point for bad, and would ignore a FAIL
     failed    FAIL: says nothing about the point
 
-The details stand in the user attributes job, run, losses and outcome.
+The details stand in the user attributes job, owner, run, losses and outcome.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,13 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal._storage import JournalOperation  # the file's own format
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from bbi_lightning.sweeps.journal import Journal, JournalDamagedError
+from bbi_lightning.sweeps.ledger import Ledger, merit
 from bbi_lightning.sweeps.points import arm_points
-from bbi_lightning.sweeps.section import SweepError
 from bbi_lightning.sweeps.spaces import CategoricalSpace, FloatSpace, Space
 from bbi_lightning.sweeps.spec import Objective, SweepSpec
 from bbi_lightning.sweeps.trial import (
@@ -45,8 +46,8 @@ from bbi_lightning.sweeps.trial import (
     WAITING,
     Job,
     Outcome,
+    Owner,
     Trial,
-    due,
 )
 
 _STATES = {
@@ -67,66 +68,76 @@ class Studies:
         spec: the sweep.
 
     Raises:
-        SweepError: the journal is damaged before its last line; one sentence with the remedy.
+        SweepError: the journal is damaged; one sentence with the remedy.
     """
 
     def __init__(self, journal: Path, spec: SweepSpec) -> None:
         self.spec = spec
-        self._read: dict[int, Trial] = {}  # only a running trial changes: ten thousand others are read once
-        # absolute: Optuna's lock is a symbolic link to this very path, and a relative one would dangle
-        path = str(journal.resolve())
+        self._journal = Journal(journal, spec.lock)
+        self._open()
+
+    @property
+    def repaired(self) -> list[str]:
+        """A sentence for every half-written line that was dropped."""
+        return self._journal.repaired
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """A transaction: nobody else writes, on whatever node; what is written inside is kept as a whole.
+
+        Raises:
+            OSError: it could not be written (a full disk, say); the sweep is as it was before.
+        """
         try:
-            self._storage = JournalStorage(JournalFileBackend(path, JournalFileSymlinkLock(path)))
-        except (ValueError, KeyError) as error:
-            raise SweepError(
-                f"{journal} is damaged ({error}): restore it from a copy, or delete it and run the same "
-                "command again, which keeps every run that has finished"
-            ) from None
-        known = set(optuna.get_all_study_names(self._storage))
-        self._studies = {
-            arm.name: optuna.load_study(storage=self._storage, study_name=f"{spec.name}/{arm.name}")
-            for arm in spec.arms
-            if f"{spec.name}/{arm.name}" in known
-        }
+            with self._journal.alone():
+                self._refresh()
+                yield
+        except OSError:
+            self._open()  # what Optuna has taken in is not on the disk
+            raise
 
     def trials(self, arm: str) -> list[Trial]:
         """All trials of an arm in the order they were written down."""
-        if arm not in self._studies:
-            return []
-        return [self._trial(frozen) for frozen in self._studies[arm].get_trials(deepcopy=False)]
+        self._refresh()
+        return list(self._ledgers[arm].trials)
 
     def due(self, arm: str) -> list[Trial]:
         """The trials of an arm that count (see `trial.due`)."""
-        trials = self.trials(arm)
-        return due(trials, best(trials, self.spec.objective))
+        self._refresh()
+        return self._ledgers[arm].due()
+
+    def running(self) -> list[Trial]:
+        """The trials under way, of all arms."""
+        self._refresh()
+        return [trial for ledger in self._ledgers.values() for trial in ledger.running.values()]
+
+    def left(self) -> int:
+        """How many trials are waiting or under way, replicates to come included."""
+        self._refresh()
+        total = 0
+        for ledger in self._ledgers.values():
+            total += sum(not trial.ended for trial in ledger.due())
+            total += 0 if ledger.search_is_over else self.spec.replicates.count
+        return total
+
+    def is_over(self) -> bool:
+        """Whether nothing is left to run."""
+        self._refresh()
+        return not any(ledger.running or ledger.next_waiting() for ledger in self._ledgers.values())
 
     def plan(self) -> None:
         """Write down whatever trial is missing: the search, then the replicates of every arm whose search is
         over. Calling it again adds nothing."""
-        for arm in self.spec.arms:
-            known = {trial.job.place for trial in self.trials(arm.name)}
-            if (
-                len(known & {(SEARCH, i, i) for i in range(self.spec.search.trials)})
-                < self.spec.search.trials
-            ):
-                for index, params in enumerate(arm_points(self.spec, arm)):
+        with self.alone():
+            for arm in self.spec.arms:
+                wanted = {(SEARCH, i, i) for i in range(self.spec.search.trials)}
+                missing = wanted - self._ledgers[arm.name].places
+                points = arm_points(self.spec, arm) if missing else []
+                for index, params in enumerate(points):
                     job = Job(arm.name, SEARCH, index, index, self.spec.search.seed, params)
-                    if job.place not in known:
+                    if job.place in missing:
                         self.enqueue(job)
-            self.plan_replicates(arm.name)
-
-    def plan_replicates(self, arm: str) -> None:
-        """Write down the replicates of an arm's best point, once its search is over."""
-        trials = self.trials(arm)
-        chosen = best(trials, self.spec.objective)
-        if chosen is None or not _search_over(due(trials, chosen)):
-            return
-        known = {trial.job.place for trial in trials}
-        for i in range(self.spec.replicates.count):
-            seed = self.spec.replicates.first_seed + i
-            job = Job(arm, REPLICATE, i, chosen.job.index, seed, chosen.job.params)
-            if job.place not in known:
-                self.enqueue(job)
+                self._plan_replicates(arm.name)
 
     def enqueue(self, job: Job) -> None:
         """Write down one more trial, waiting; at the place of an earlier one it supersedes that."""
@@ -141,91 +152,139 @@ class Studies:
             )
         )
 
-    def runnable(self) -> dict[str, list[Trial]]:
-        """The waiting trials of each arm that may start now; replicates wait for the end of the search."""
-        runnable = {}
-        for arm in self.spec.arms:
-            trials = self.due(arm.name)
-            over = _search_over(trials)
-            runnable[arm.name] = [t for t in trials if t.state == WAITING and (over or t.job.phase == SEARCH)]
-        return runnable
+    def claim(self, owner: Owner, is_alive: Callable[[Owner], bool]) -> Trial | None:
+        """Take the next trial: one that this worker had in an earlier life, one that was let go or whose
+        worker has vanished, or a waiting one of the arm that has had the fewest. None: there is none now.
 
-    def claim(self, trial: Trial) -> bool:
-        """Take a waiting trial; False when another worker was faster."""
-        return self._storage.set_trial_state_values(trial.key, TrialState.RUNNING)
+        Args:
+            owner: who takes it.
+            is_alive: whether a worker is still at work; asked only about others.
+        """
+        with self.alone():
+            begun = self.running()
+            mine = [t for t in begun if t.owner and t.owner.id == owner.id and t.owner != owner]
+            free = (t for t in begun if t.owner is None or (t.owner.id != owner.id and not is_alive(t.owner)))
+            trial = next(iter(mine), None) or next(free, None)
+            if trial is None:
+                trial = self._next_waiting()
+                if trial is None:
+                    return None
+                self._storage.set_trial_state_values(trial.key, TrialState.RUNNING)
+            self._storage.set_trial_user_attr(trial.key, "owner", vars(owner))
+            return dataclasses.replace(trial, state=RUNNING, owner=owner)
 
     def note_start(self, trial: Trial, run: str, worker: Mapping[str, Any]) -> None:
         """Write down which run a claimed trial is, and who runs it."""
-        self._storage.set_trial_user_attr(trial.key, "run", {"name": run, **worker})
+        with self.alone():
+            self._storage.set_trial_user_attr(trial.key, "run", {"name": run, **worker})
 
     def note_loss(self, trial: Trial) -> None:
         """Write down that the trial's process died without a word."""
         self._storage.set_trial_user_attr(trial.key, "losses", trial.losses + 1)
 
-    def tell(self, trial: Trial, outcome: Outcome) -> None:
-        """Write down how a running trial ended."""
-        details = {key: value for key, value in vars(outcome).items() if key != "value" and value is not None}
-        self._storage.set_trial_user_attr(trial.key, "outcome", details)
-        self._studies[trial.job.arm].tell(trial.number, outcome.value, state=_OPTUNA_STATES[outcome.state])
+    def again(self, trial: Trial) -> None:
+        """Let a failed trial run once more, at its place; let go one under way, its losses forgiven."""
+        with self.alone():
+            if trial.ended:
+                self.enqueue(trial.job)
+            else:
+                self._storage.set_trial_user_attr(trial.key, "losses", 0)
+                self._storage.set_trial_user_attr(trial.key, "owner", None)
 
-    def _trial(self, frozen: FrozenTrial) -> Trial:
-        known = self._read.get(frozen._trial_id)
-        if known is None or known.state != _STATES[frozen.state] or known.state == RUNNING:
-            known = self._read[frozen._trial_id] = _trial(frozen)
-        return known
+    def release(self, trial: Trial) -> None:
+        """Let a trial go that was begun: whoever looks next takes it up. Nothing if it is another's."""
+        with self.alone():
+            if self._is_still(trial):
+                self._storage.set_trial_user_attr(trial.key, "owner", None)
+
+    def tell(self, trial: Trial, outcome: Outcome) -> bool:
+        """Write down how a running trial ended, and the replicates if it was the last of its search.
+
+        Returns:
+            Whether it was written: not if the trial has ended already, or is another worker's by now.
+        """
+        details = {key: value for key, value in vars(outcome).items() if key != "value" and value is not None}
+        values = None if outcome.value is None else [outcome.value]
+        with self.alone():
+            if not self._is_still(trial):
+                return False
+            self._storage.set_trial_user_attr(trial.key, "outcome", details)
+            self._storage.set_trial_state_values(trial.key, _OPTUNA_STATES[outcome.state], values)
+            self._refresh()
+            self._plan_replicates(trial.job.arm)
+            return True
+
+    def _is_still(self, trial: Trial) -> bool:
+        now = _trial(self._storage.get_trial(trial.key))
+        return now.state == RUNNING and now.owner == trial.owner
+
+    def _next_waiting(self) -> Trial | None:
+        """Of the arm that has had the fewest so far: half a sweep is then a fair one too."""
+        waiting = {arm: ledger.next_waiting() for arm, ledger in self._ledgers.items()}
+        ready = [arm for arm, trial in waiting.items() if trial is not None]
+        return waiting[min(ready, key=lambda arm: self._ledgers[arm].begun)] if ready else None
+
+    def _plan_replicates(self, arm: str) -> None:
+        """Write down the replicates of an arm's best point, once its search is over."""
+        ledger = self._ledgers[arm]
+        if ledger.best is None or not ledger.search_is_over:
+            return
+        chosen = ledger.best.job
+        known = ledger.places
+        for i in range(self.spec.replicates.count):
+            job = Job(arm, REPLICATE, i, chosen.index, self.spec.replicates.first_seed + i, chosen.params)
+            if job.place not in known:
+                self.enqueue(job)
+
+    def _open(self) -> None:
+        """Read the journal from its beginning."""
+        self._ledgers = {arm.name: Ledger(self.spec.objective) for arm in self.spec.arms}
+        self._studies: dict[str, optuna.Study] = {}
+        self._touched: dict[int, None] = {}  # an ordered set
+        self._created = 0
+        self._journal.observer = self._observe
+        try:
+            self._storage = JournalStorage(self._journal)
+        except KeyError as error:
+            raise JournalDamagedError(
+                f"{self._journal.file} is damaged (it speaks of {error}): restore it from a copy, or move it "
+                "away and start the sweep again, which keeps every run that has finished"
+            ) from None
+
+    def _observe(self, entry: Mapping[str, Any]) -> None:
+        """Note which trials an entry of the journal is about: Optuna numbers them as they come."""
+        if entry.get("op_code") == JournalOperation.CREATE_TRIAL:
+            self._touched[self._created] = None
+            self._created += 1
+        elif "trial_id" in entry:
+            self._touched[entry["trial_id"]] = None
+
+    def _refresh(self) -> None:
+        """Take in what others, or we, have written since."""
+        self._storage.get_all_studies()  # Optuna reads what is new
+        touched, self._touched = self._touched, {}
+        for key in touched:
+            trial = _trial(self._storage.get_trial(key))
+            if trial.job.arm in self._ledgers:
+                self._ledgers[trial.job.arm].update(trial)
 
     def _study(self, arm: str) -> optuna.Study:
         if arm not in self._studies:
-            name = f"{self.spec.name}/{arm}"
             direction = StudyDirection[self.spec.objective.direction.upper()]
             with _quiet():
-                study = optuna.create_study(storage=self._storage, study_name=name, direction=direction)
-            self._studies[arm] = study
+                self._studies[arm] = optuna.create_study(
+                    storage=self._storage,
+                    study_name=f"{self.spec.name}/{arm}",
+                    direction=direction,
+                    load_if_exists=True,
+                )
         return self._studies[arm]
 
 
 def best(trials: list[Trial], objective: Objective) -> Trial | None:
     """The best finished search trial: by the metric, then the tie breaker, then the earlier one."""
-
-    def merit(trial: Trial) -> tuple[float, float, int]:
-        outcome = trial.outcome
-        assert outcome is not None
-        assert outcome.value is not None
-        tie = float("-inf")
-        if objective.tie_breaker and outcome.tie_breaker is not None:
-            tie = objective.tie_breaker.sign * outcome.tie_breaker
-        return (objective.sign * outcome.value, tie, -trial.job.index)
-
     finished = [t for t in trials if t.job.phase == SEARCH and t.state == FINISHED]
-    return max(finished, key=merit, default=None)
-
-
-def repair_journal(journal: Path) -> str | None:
-    """Drop a half-written last line, which a killed writer left; the caller is the only writer.
-
-    Returns a sentence about what was dropped, None when there was nothing to do.
-    """
-    # a writer that was killed leaves Optuna's lock behind, and the next would wait half a minute for it
-    Path(f"{journal.resolve()}.lock").unlink(missing_ok=True)
-    if not journal.exists():
-        return None
-    content = journal.read_bytes()
-    kept = content[: content.rfind(b"\n") + 1]
-    if kept and len(kept) == len(content):
-        last = kept[kept.rfind(b"\n", 0, -1) + 1 :]
-        with contextlib.suppress(ValueError):
-            json.loads(last)
-            return None
-        kept = kept[: -len(last)]
-    if len(kept) == len(content):
-        return None
-    with journal.open("r+b") as file:
-        file.truncate(len(kept))
-    return f"{journal}: dropped a half-written last line of {len(content) - len(kept)} bytes"
-
-
-def _search_over(trials: list[Trial]) -> bool:
-    return all(t.ended for t in trials if t.job.phase == SEARCH)
+    return max(finished, key=lambda trial: merit(trial, objective), default=None)
 
 
 def _trial(frozen: FrozenTrial) -> Trial:
@@ -242,6 +301,7 @@ def _trial(frozen: FrozenTrial) -> Trial:
         job=job,
         state=state,
         outcome=Outcome(**{**details, "state": state, "value": value}) if ended else None,
+        owner=Owner(**owner) if (owner := attributes.get("owner")) else None,
         run=run.pop("name", None),
         worker=run,
         losses=attributes.get("losses", 0),

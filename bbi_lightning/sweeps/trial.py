@@ -11,7 +11,10 @@ from bbi_lightning.sweeps.points import Params
 WAITING, RUNNING, FINISHED, DIVERGED, FAILED = "waiting", "running", "finished", "diverged", "failed"
 """`diverged` is a result (the loss stayed non-finite). `failed` raised an error or lost its process twice."""
 
-SEARCH, REPLICATE = "search", "replicate"
+SEARCH, REPLICATE, ADDED = "search", "replicate", "added"
+"""`added`: by hand; it is shown, and never selected for replicates: that would be a larger budget."""
+
+_LETTER = {SEARCH: "", REPLICATE: "r", ADDED: "a"}
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,9 @@ class Job:
 
     Attributes:
         arm: the arm's name.
-        phase: search or replicate.
+        phase: search, replicate or added.
         index: 0, 1, … within its phase: the point's place in the sequence, or the replicate's number.
-        of: the index of the search trial whose point this is: the same as `index` in the search.
+        of: the index of the search trial whose point a replicate has; otherwise the same as `index`.
         seed: the run's seed.
         params: config key to value.
     """
@@ -50,6 +53,11 @@ class Job:
             "params": self.params,
         }
 
+    @property
+    def name(self) -> str:
+        """How users call it: sgd/3 in the search, sgd/r3 a replicate, sgd/a3 by hand."""
+        return f"{self.arm}/{_LETTER[self.phase]}{self.index}"
+
     def __str__(self) -> str:
         return f"{self.arm} {self.phase} {self.index}"
 
@@ -74,6 +82,19 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class Owner:
+    """One life of a worker.
+
+    Attributes:
+        id: the worker's name; a job that SLURM requeues has the same again.
+        incarnation: tells its lives apart.
+    """
+
+    id: str
+    incarnation: str
+
+
+@dataclass(frozen=True)
 class Trial:
     """One trial of the study, read from the journal.
 
@@ -83,8 +104,9 @@ class Trial:
         job: what it is asked to do.
         state: waiting, running, finished, diverged or failed.
         outcome: None until it has ended.
+        owner: the worker that has it, or had it last; None before the first, and once it was let go.
         run: the run's name, known once its process has started.
-        worker: {"host", "pid", "since"} of the process that has it, or had it last.
+        worker: {"host", "pid", "since"} of the process that trains it, or did last.
         losses: how many of its processes died without a word.
     """
 
@@ -93,6 +115,7 @@ class Trial:
     job: Job
     state: str
     outcome: Outcome | None
+    owner: Owner | None
     run: str | None
     worker: Mapping[str, Any]
     losses: int
@@ -111,4 +134,4 @@ def due(trials: Iterable[Trial], best: Trial | None) -> list[Trial]:
     """
     latest = {trial.job.place: trial for trial in trials}
     chosen = best.job.index if best else None
-    return [t for t in latest.values() if t.job.phase == SEARCH or t.job.of == chosen]
+    return [t for t in latest.values() if t.job.phase != REPLICATE or t.job.of == chosen]

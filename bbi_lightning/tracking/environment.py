@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -19,6 +20,10 @@ from typing import Any
 import bbi_lightning
 
 _PACKAGE = Path(bbi_lightning.__file__).resolve().parent
+SNAPSHOT_FACTS = "code.json"
+"""The file at the top of a copy of the code that says where it came from: a copy is under no git."""
+
+_SNAPSHOT_DEPTH = 4  # so far down a package may be: <snapshot>/.trees/<tree>/src/<package>
 _GIT_TIMEOUT = 30.0  # seconds; a slow network file system should not hold up a run for longer
 
 
@@ -41,14 +46,17 @@ class CodeFacts:
 def code_facts(package: Path = _PACKAGE) -> CodeFacts:
     """The state of the code in the folder `package`; no git, or a package git does not track: no commit."""
     nothing = CodeFacts(commit=None, dirty=False, diff_sha256=None)
+    recorded = _facts_of_snapshot(package)
+    if recorded is not None:
+        return recorded
     # An environment inside somebody's repository is not that repository's code, so "inside" is not enough.
-    if not package.is_dir() or not _git(package, "ls-files", "--", "__init__.py"):
+    if not package.is_dir() or not ask_git(package, "ls-files", "--", "__init__.py"):
         return nothing
-    head = _git(package, "rev-parse", "HEAD")
+    head = ask_git(package, "rev-parse", "HEAD")
     if not head:  # a repository without commits
         return nothing
-    difference = _git(package, "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--no-textconv")
-    names = _git(package, "ls-files", "-z", "--others", "--exclude-standard", "--", ".", "../configs")
+    difference = ask_git(package, "diff", "HEAD", "--binary", "--no-color", "--no-ext-diff", "--no-textconv")
+    names = ask_git(package, "ls-files", "-z", "--others", "--exclude-standard", "--", ".", "../configs")
     unknown = sorted(name for name in (names or b"").split(b"\0") if name)
     if not difference and not unknown:
         return CodeFacts(head.decode().strip(), dirty=False, diff_sha256=None)
@@ -61,7 +69,18 @@ def code_facts(package: Path = _PACKAGE) -> CodeFacts:
     return CodeFacts(head.decode().strip(), dirty=True, diff_sha256=digest.hexdigest())
 
 
-def _git(folder: Path, *arguments: str) -> bytes | None:
+def _facts_of_snapshot(package: Path) -> CodeFacts | None:
+    """What was the state of the code when a sweep took the snapshot that `package` is in, if it is in one."""
+    for folder in list(package.parents)[:_SNAPSHOT_DEPTH]:
+        try:
+            facts = json.loads((folder / SNAPSHOT_FACTS).read_text(encoding="utf-8"))
+            return CodeFacts(**{key: facts[key] for key in ("commit", "dirty", "diff_sha256")})
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # there is none, or it is somebody else's file
+    return None
+
+
+def ask_git(folder: Path, *arguments: str) -> bytes | None:
     """What git prints when asked in `folder`; None where it is missing, fails or takes too long."""
     # A hook of another repository sets GIT_DIR and its like; they must not point us there.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}

@@ -11,7 +11,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from bbi_lightning.cli import app, sweep
+from bbi_lightning.cli import app
+from bbi_lightning.cli.sweep.asking import described
+from bbi_lightning.cli.sweep.task import task_named
 from bbi_lightning.sweeps.run import candidates
 from bbi_lightning.tracking.run_folder import RunFolder
 from bbi_lightning.training.config_files import groups
@@ -95,7 +97,7 @@ def test_status(smoke):
         assert "6/6 runs · done" in result.output
         assert "BBI" in result.output
     plain = json.loads(invoke("status", "smoke", "--dir", root, "--json").output)
-    assert (plain["ended"], plain["total"], plain["done"], plain["runner"]) == (6, 6, True, None)
+    assert (plain["ended"], plain["total"], plain["done"], plain["workers"]) == (6, 6, True, [])
     assert plain["arms"]["sgd"]["best"]["value"] > 0.5
 
 
@@ -150,8 +152,8 @@ def test_failed_runs_give_exit_code_1_and_say_where_to_look(tmp_path):
     code, output = finish(bbi("run", *QUICK, arm, "--dir", tmp_path))
     assert code == 1, output
     assert "2 of the runs failed:" in output
-    assert "log.txt" in output
-    assert "--retry-failed" in output
+    assert f"bbi sweep logs {tmp_path}/smoke sgd/0" in output
+    assert f"bbi sweep retry {tmp_path}/smoke --failed" in output
     status = invoke("status", "smoke", "--dir", tmp_path)
     assert "2 of the runs failed:" in status.output
 
@@ -209,11 +211,11 @@ def test_status_of_a_sweep_that_is_not_there(tmp_path):
 
 @pytest.mark.parametrize("name", groups()["sweep"])
 def test_every_shipped_sweep_is_valid_and_gives_its_arms_equal_chances(name):
-    spec = sweep._spec([f"sweep={name}"])
+    spec = described([f"sweep={name}"])
     assert spec.name == name, "its folder is found by the name it is started by"
     assert len({len(arm.space) for arm in spec.arms}) == 1
     for _, overrides in candidates(spec):
-        sweep._validate(overrides)
+        task_named("train").validate(overrides)
 
 
 @pytest.mark.parametrize("verb", [[], ["run"], ["status"]])

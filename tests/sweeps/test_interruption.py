@@ -157,16 +157,41 @@ def test_a_killed_child_is_started_again_by_the_same_supervisor(tmp_path, uninte
     assert next(t.losses for t in trials(tmp_path) if t.key == victim.key) == 1
 
 
-def test_two_at_once_one_refuses(tmp_path, uninterrupted):
-    process = start(tmp_path)
-    wait_until(lambda: at_work(tmp_path), "a running trial")
-    second = start(tmp_path)
-    output, _ = second.communicate(timeout=PATIENCE)
-    assert second.returncode == 2
-    assert f"is being run by process {process.pid} on" in output
-    process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0
+def test_two_at_once_share_the_work(tmp_path, uninterrupted):
+    processes = [start(tmp_path), start(tmp_path)]
+    for process in processes:
+        output, _ = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, output
     assert_every_trial_ran_once(tmp_path, uninterrupted)
+    assert {a.reason for t in trials(tmp_path) for a in attempts(tmp_path, t)} == {"finished"}
+    assert len({t.worker["supervisor"] for t in trials(tmp_path)}) == 2
+
+
+def test_a_killed_workers_trials_are_taken_up_by_the_other(tmp_path, uninterrupted):
+    victim, other = start(tmp_path), start(tmp_path)
+    wait_until(
+        lambda: [t for t in at_work(tmp_path) if t.worker["supervisor"] == victim.pid], "the victim's trials"
+    )
+    victim.kill()
+    output, _ = other.communicate(timeout=PATIENCE)
+    victim.communicate()
+    assert other.returncode == 0, output
+    assert_every_trial_ran_once(tmp_path, uninterrupted)
+
+
+def test_a_storm_of_workers_runs_everything_once(tmp_path, uninterrupted):
+    processes = [start(tmp_path) for _ in range(4)]
+    for victim, ended in zip(processes, (2, 5, 8), strict=False):
+        wait_until(lambda ended=ended: sum(t.ended for t in trials(tmp_path)) >= ended, f"{ended} trials")
+        victim.kill()
+    for process in processes:
+        process.communicate(timeout=PATIENCE)
+    finish(tmp_path)
+    assert_every_trial_ran_once(tmp_path, uninterrupted)
+
+
+def attempts(root: Path, trial):
+    return RunFolder(root / "toy/runs" / trial.run).record.attempts
 
 
 def test_a_child_that_will_not_save_is_killed_after_the_grace(tmp_path):

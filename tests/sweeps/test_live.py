@@ -1,13 +1,18 @@
+import dataclasses
 import io
 
 import pytest
 import toy_task
 from rich.console import Console
+from toy_task import begin, runnable
 
 from bbi_lightning.sweeps.live import WIDE, LiveTable, PlainLines, display, duration, table
 from bbi_lightning.sweeps.status import read_status
 from bbi_lightning.sweeps.study import Studies
-from bbi_lightning.sweeps.trial import Outcome
+from bbi_lightning.sweeps.trial import Outcome, Owner
+from bbi_lightning.sweeps.workers import WorkerInfo
+
+WORKER = WorkerInfo(Owner("me", "1"), "here", 7, None, 2, "2026-01-01T00:00:00+00:00")
 
 
 @pytest.fixture
@@ -19,18 +24,15 @@ def studies(tmp_path):
 
 
 def tell(studies, arm, *outcomes):
-    for trial, outcome in zip(studies.runnable()[arm], outcomes, strict=False):
-        assert studies.claim(trial)
-        studies.tell(trial, outcome)
-    studies.plan_replicates(arm)
+    for trial, outcome in zip(runnable(studies, arm), outcomes, strict=False):
+        assert studies.tell(begin(studies, trial), outcome)
 
 
 @pytest.fixture
 def halfway(studies):
     tell(studies, "plain", *[Outcome("finished", 0.9 + i / 100, 0.001, seconds=2.0) for i in range(4)])
     tell(studies, "wide", Outcome("finished", 0.5, 1e-5, seconds=4.0), Outcome("diverged", seconds=4.0))
-    (trial, *_) = studies.runnable()["wide"]
-    studies.claim(trial)
+    studies.claim(WORKER.owner, lambda owner: True)
     return studies
 
 
@@ -41,7 +43,7 @@ def printed(renderable, width):
 
 
 def test_the_table_says_where_each_arm_stands(halfway):
-    lines = printed(table(read_status(halfway), 120), 120).splitlines()
+    lines = printed(table(read_status(halfway, living=[WORKER]), 120), 120).splitlines()
     plain, wide = (next(line for line in lines if line.split()[:1] == [arm]) for arm in ("plain", "wide"))
     assert plain.split()[2:6] == ["4/4", "0.9300", "0.0010", "x=0.3162"] or "4/4" in plain
     assert " 0.9300 " in plain
@@ -63,7 +65,7 @@ def test_it_fits(halfway, width):
 
 
 def test_what_nobody_runs_is_interrupted(halfway):
-    text = printed(table(read_status(halfway, alive=False), 120), 120)
+    text = printed(table(read_status(halfway, living=()), 120), 120)
     assert "1 interrupted" in text
     assert "running" not in text
 
@@ -75,12 +77,13 @@ def test_nothing_yet(studies):
 
 
 def test_the_eta_comes_from_measured_durations(halfway):
-    status = read_status(halfway, slots=4)
+    four = [dataclasses.replace(WORKER, slots=4)]
+    status = read_status(halfway, living=four)
     assert (status.ended, status.total, status.running) == (6, 32, 1)
     assert status.eta == (12 * 2.0 + (2 + 12) * 4.0) / 4  # plain: replicates; wide: two trials and replicates
     key = next(t.key for t in halfway.trials("wide") if t.state == "running")
-    assert read_status(halfway, {key: 3.0}, slots=4).eta == status.eta - 3.0 / 4
-    assert read_status(halfway, {key: 99.0}, slots=4).eta == status.eta - 4.0 / 4, "late, not negative"
+    assert read_status(halfway, {key: 3.0}, living=four).eta == status.eta - 3.0 / 4
+    assert read_status(halfway, {key: 99.0}, living=four).eta == status.eta - 4.0 / 4, "late, not negative"
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ import optuna
 import pytest
 import toy_task
 from optuna.trial import TrialState
+from toy_task import begin, runnable
 
 from bbi_lightning.sweeps.points import arm_points
-from bbi_lightning.sweeps.study import Studies, best, repair_journal
-from bbi_lightning.sweeps.trial import REPLICATE, SEARCH, Job, Outcome, Trial, due
+from bbi_lightning.sweeps.study import Studies, best
+from bbi_lightning.sweeps.trial import ADDED, REPLICATE, SEARCH, Job, Outcome, Owner, Trial, due
 
+ME = Owner("me", "1")
 OBJECTIVE = toy_task.spec().objective
 
 
@@ -25,16 +27,15 @@ def planned(journal, **changes):
 
 
 def finish(studies, trial, value=0.5, tie=None, state="finished"):
-    assert studies.claim(trial)
-    studies.tell(
-        trial, Outcome(state, value=value if state == "finished" else None, tie_breaker=tie, seconds=1.0)
+    assert studies.tell(
+        begin(studies, trial),
+        Outcome(state, value=value if state == "finished" else None, tie_breaker=tie, seconds=1.0),
     )
 
 
 def finish_search(studies, arm, values=(0.1, 0.4, 0.3, 0.2)):
-    for trial, value in zip(studies.runnable()[arm], values, strict=True):
+    for trial, value in zip(runnable(studies, arm), values, strict=True):
         finish(studies, trial, value)
-    studies.plan_replicates(arm)
 
 
 def test_every_point_is_written_down_beforehand(journal):
@@ -81,9 +82,9 @@ def test_more_trials_are_appended_and_the_first_stay(journal):
 def test_replicates_come_when_the_search_is_over_with_paired_seeds(journal):
     studies = planned(journal)
     for arm in ("plain", "wide"):
-        assert all(t.job.phase == SEARCH for t in studies.runnable()[arm])
+        assert all(t.job.phase == SEARCH for t in runnable(studies, arm))
         finish_search(studies, arm)
-        replicates = studies.runnable()[arm]
+        replicates = runnable(studies, arm)
         assert [(t.job.phase, t.job.of, t.job.index, t.job.seed) for t in replicates] == [
             (REPLICATE, 1, 0, 1000),
             (REPLICATE, 1, 1, 1001),
@@ -93,62 +94,124 @@ def test_replicates_come_when_the_search_is_over_with_paired_seeds(journal):
 
 def test_one_unfinished_search_trial_holds_the_replicates_back(journal):
     studies = planned(journal)
-    *first, last = studies.runnable()["plain"]
+    *first, last = runnable(studies, "plain")
     for trial in first:
         finish(studies, trial)
-    assert studies.claim(last)
-    studies.plan_replicates("plain")
-    assert studies.runnable()["plain"] == []
+    begin(studies, last)
+    assert runnable(studies, "plain") == []
     studies.tell(last, Outcome("diverged"))
-    studies.plan_replicates("plain")
-    assert len(studies.runnable()["plain"]) == 2
+    assert len(runnable(studies, "plain")) == 2
 
 
 def test_a_search_without_a_finished_trial_has_no_replicates(journal):
     studies = planned(journal)
-    for trial in studies.runnable()["plain"]:
+    for trial in runnable(studies, "plain"):
         finish(studies, trial, state="diverged")
-    studies.plan_replicates("plain")
     assert len(studies.trials("plain")) == 4
 
 
 def test_a_longer_search_with_a_better_point_gets_fresh_replicates(journal):
     studies = planned(journal)
     finish_search(studies, "plain")
-    finish(studies, studies.runnable()["plain"][0])  # one of the two old replicates
+    finish(studies, runnable(studies, "plain")[0])  # one of the two old replicates
 
     studies = planned(journal, search={"trials": 5})
-    assert [t.job.place for t in studies.runnable()["plain"]] == [(SEARCH, 4, 4)], "the search comes first"
-    finish(studies, studies.runnable()["plain"][0], 0.9)
-    studies.plan_replicates("plain")
-    assert [t.job.place for t in studies.runnable()["plain"]] == [(REPLICATE, 4, 0), (REPLICATE, 4, 1)]
+    assert [t.job.place for t in runnable(studies, "plain")] == [(SEARCH, 4, 4)], "the search comes first"
+    finish(studies, runnable(studies, "plain")[0], 0.9)
+    assert [t.job.place for t in runnable(studies, "plain")] == [(REPLICATE, 4, 0), (REPLICATE, 4, 1)]
     assert len(studies.due("plain")) == 7
 
 
 def test_a_longer_search_without_a_better_point_keeps_its_replicates(journal):
     studies = planned(journal)
     finish_search(studies, "plain")
-    finish(studies, studies.runnable()["plain"][0])
+    finish(studies, runnable(studies, "plain")[0])
 
     studies = planned(journal, search={"trials": 5}, replicates={"count": 3})
-    finish(studies, studies.runnable()["plain"][0], 0.1)
-    studies.plan_replicates("plain")
-    assert [t.job.place for t in studies.runnable()["plain"]] == [(REPLICATE, 1, 1), (REPLICATE, 1, 2)]
+    finish(studies, runnable(studies, "plain")[0], 0.1)
+    assert [t.job.place for t in runnable(studies, "plain")] == [(REPLICATE, 1, 1), (REPLICATE, 1, 2)]
 
 
 def test_a_trial_is_claimed_once(journal):
     one, other = planned(journal), planned(journal)
-    trial = one.runnable()["plain"][0]
-    assert one.claim(trial)
-    assert not other.claim(trial)
-    assert trial.key not in {t.key for t in other.runnable()["plain"]}
+    taken = [
+        studies.claim(Owner(name, "1"), lambda owner: True) for studies, name in ((one, "a"), (other, "b"))
+    ]
+    assert taken[0].key != taken[1].key
+    assert [t.owner for t in Studies(journal, one.spec).running()] == [Owner("a", "1"), Owner("b", "1")]
+
+
+def test_claims_are_fair_between_arms(journal):
+    studies = planned(journal)
+    taken = [studies.claim(ME, lambda owner: True) for _ in range(8)]
+    assert [t.job.arm for t in taken] == ["plain", "wide"] * 4
+    assert studies.claim(ME, lambda owner: True) is None
+
+
+def test_a_trial_that_was_let_go_is_taken_before_a_waiting_one(journal):
+    studies = planned(journal)
+    trial = studies.claim(ME, lambda owner: True)
+    studies.release(trial)
+    again = studies.claim(Owner("other", "1"), lambda owner: True)
+    assert (again.key, again.owner) == (trial.key, Owner("other", "1"))
+
+
+def test_a_trial_is_left_to_the_living_and_taken_from_the_vanished(journal):
+    studies = planned(journal)
+    trial = studies.claim(ME, lambda owner: True)
+    other = Owner("other", "1")
+    assert studies.claim(other, lambda owner: True).key != trial.key
+    assert studies.claim(other, lambda owner: owner != ME).key == trial.key
+
+
+def test_a_worker_takes_up_what_it_had_in_an_earlier_life_even_if_that_seems_alive(journal):
+    studies = planned(journal)
+    mine = studies.claim(ME, lambda owner: True)
+    assert studies.claim(Owner(ME.id, "2"), lambda owner: True).key == mine.key
+
+
+def test_who_has_lost_a_trial_cannot_tell_it_or_let_it_go(journal):
+    studies = planned(journal)
+    mine = studies.claim(ME, lambda owner: True)
+    theirs = studies.claim(Owner("other", "1"), lambda owner: False)
+    assert theirs.key == mine.key
+    before = journal.read_bytes()
+    assert not studies.tell(mine, Outcome("finished", 0.5))
+    studies.release(mine)
+    assert journal.read_bytes() == before
+    assert studies.tell(theirs, Outcome("finished", 0.5))
+    assert not studies.tell(theirs, Outcome("finished", 0.7)), "told once"
+    assert studies.trials(mine.job.arm)[0].outcome.value == 0.5
+
+
+def test_a_trial_by_hand_runs_in_the_search_and_is_never_selected(journal):
+    studies = planned(journal)
+    studies.enqueue(Job("plain", ADDED, 0, 0, 0, {"x": 0.5}))
+    for trial in runnable(studies, "plain"):
+        finish(studies, trial, 0.1)
+    (added,) = [t for t in studies.due("plain") if t.job.phase == ADDED]
+    assert (added.state, added.job.name) == ("waiting", "plain/a0")
+    replicates = [t for t in studies.due("plain") if t.job.phase == REPLICATE]
+    finish(studies, added, 0.9)
+    assert [t.job.of for t in replicates] == [t.job.of for t in runnable(studies, "plain")]
+    assert len(replicates) == 2
+
+
+def test_a_failed_trial_runs_again_at_its_place(journal):
+    studies = planned(journal)
+    (first, *_) = runnable(studies, "plain")
+    finish(studies, first, state="failed")
+    studies.again(studies.due("plain")[0])
+    assert [t.job.place for t in studies.due("plain")] == [(SEARCH, i, i) for i in range(4)]
+    assert studies.due("plain")[0].state == "waiting"
+    assert studies.due("plain")[0].key != first.key
 
 
 def test_what_is_told_is_read_by_others_and_by_optuna(journal):
     studies = planned(journal)
-    good, bad, broken, _ = studies.runnable()["plain"]
+    good, bad, broken, _ = runnable(studies, "plain")
     for trial in (good, bad, broken):
-        assert studies.claim(trial)
+        begin(studies, trial)
         studies.note_start(trial, f"run-{trial.number}", {"host": "here", "pid": 7})
     studies.note_loss(broken)
     studies.tell(good, Outcome("finished", 0.75, 0.1, seconds=2.0))
@@ -194,7 +257,7 @@ def test_optuna_says_nothing(journal, capfd):
 
 def trial(index, value=None, tie=None, state="finished", phase=SEARCH, number=0, of=None):
     job = Job("a", phase, index, index if of is None else of, 0, {})
-    return Trial(number, number, job, state, Outcome(state, value, tie), None, {}, 0)
+    return Trial(number, number, job, state, Outcome(state, value, tie), None, None, {}, 0)
 
 
 @pytest.mark.parametrize(
@@ -221,42 +284,6 @@ def test_there_may_be_no_best():
 def test_the_successor_of_a_failed_trial_counts():
     failed, again = trial(0, state="failed", number=0), trial(0, 0.5, number=3)
     assert due([failed, trial(1, 0.1, number=1), again], again) == [again, trial(1, 0.1, number=1)]
-
-
-def test_a_torn_last_line_is_dropped(journal):
-    studies = planned(journal)
-    whole = journal.read_bytes()
-    for torn in (b'{"op_code":6,"trial', b"\x00\x00\x00\n", b'{"op_code":6\n'):
-        journal.write_bytes(whole + torn)
-        sentence = repair_journal(journal)
-        assert sentence == f"{journal}: dropped a half-written last line of {len(torn)} bytes"
-        assert journal.read_bytes() == whole
-    assert repair_journal(journal) is None
-    assert Studies(journal, studies.spec).trials("plain") == studies.trials("plain")
-
-
-@pytest.mark.parametrize("content", [None, b"", b"{", b"\n"])
-def test_a_journal_that_holds_nothing_is_no_harm(journal, content):
-    if content is not None:
-        journal.write_bytes(content)
-    repair_journal(journal)
-    assert len(planned(journal).trials("plain")) == 4
-
-
-def test_the_lock_of_a_killed_writer_is_taken_away(journal):
-    planned(journal)
-    journal.with_name("journal.log.lock").symlink_to(journal)
-    repair_journal(journal)
-    assert len(planned(journal, search={"trials": 5}).trials("plain")) == 5
-
-
-def test_damage_in_the_middle_is_one_sentence(journal):
-    spec = planned(journal).spec
-    lines = journal.read_bytes().splitlines(keepends=True)
-    lines[3] = lines[3][:20] + b"\n"
-    journal.write_bytes(b"".join(lines))
-    with pytest.raises(ValueError, match=r"journal.log is damaged .* restore it from a copy, or delete it"):
-        Studies(journal, spec)
 
 
 def test_the_journal_is_plain_json(journal):

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 import toy_task
 
@@ -13,8 +10,7 @@ ARMS = toy_task.description()["arms"]
 @pytest.fixture
 def folder(tmp_path):
     folder = SweepFolder(tmp_path / "toy")
-    with folder.held():
-        folder.write_spec(toy_task.spec())
+    folder.write_spec(toy_task.spec())
     return folder
 
 
@@ -95,8 +91,7 @@ def test_a_searched_label_is_no_label(tmp_path):
     def arms(*choices):
         return {"a": {"space": {"model.label": {"choices": list(choices)}}}}
 
-    with folder.held():
-        folder.write_spec(toy_task.spec(arms=arms(1, 2, 3, 4)))
+    folder.write_spec(toy_task.spec(arms=arms(1, 2, 3, 4)))
     with pytest.raises(SweepError, match="choices is"):
         folder.check(toy_task.spec(arms=arms(1, 2, 3, 5)))
 
@@ -104,14 +99,14 @@ def test_a_searched_label_is_no_label(tmp_path):
 def test_no_sweep_here(tmp_path):
     folder = SweepFolder(tmp_path / "nowhere")
     folder.check(toy_task.spec())
-    assert folder.holder() is None
+    assert folder.description_stamp() is None
     with pytest.raises(FileNotFoundError, match=r"nowhere is not a sweep \(it has no sweep.yaml\)"):
         folder.read_spec()
     assert not folder.path.exists(), "looking must not make folders"
 
 
 def test_a_journal_alone_is_no_sweep(tmp_path):
-    (tmp_path / "journal.log").touch()
+    (tmp_path / "journal.log").write_text("{}\n")
     with pytest.raises(
         SweepError, match=r"has a journal but no sweep\.yaml: restore it or choose another name"
     ):
@@ -123,23 +118,3 @@ def test_a_damaged_description_is_one_sentence(folder, text):
     folder.spec_file.write_text(text)
     with pytest.raises(SweepError, match=r"sweep.yaml cannot be read \(.*\): restore it from a copy$"):
         folder.read_spec()
-
-
-def test_one_process_at_a_time(folder):
-    program = (
-        "import sys; from bbi_lightning.sweeps.folder import SweepFolder\n"
-        f"with SweepFolder({str(folder.path)!r}).held(): print('held', flush=True); sys.stdin.read()"
-    )
-    other = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    with other:
-        assert other.stdout.readline() == "held\n"
-        assert folder.holder()["pid"] == other.pid
-        with pytest.raises(SweepError, match=f"is being run by process {other.pid} on .*: wait for it"):
-            folder.held().__enter__()
-        other.kill()
-        other.wait()
-        with folder.held():
-            assert folder.holder() is not None
-    assert folder.holder() is None

@@ -37,7 +37,7 @@ def finished(tmp_path_factory):
 
 def test_every_trial_runs_once_and_is_told_what_its_run_says(finished):
     root, end = finished
-    assert end.signal is None
+    assert end.reason == "done"
     assert end.status.done
     assert (end.status.total, end.status.failures) == (12, ())
     for trial in trials(root, spec()):
@@ -282,4 +282,4 @@ def test_a_journal_torn_at_its_end_goes_on(tmp_path):
     end = go(tmp_path, sweep)
     assert end.status.done
     assert set(attempts(tmp_path).values()) == {1}
-    assert "half-written last line" in (tmp_path / "output.txt").read_text()
+    assert "half-written line" in (tmp_path / "output.txt").read_text()

@@ -6,6 +6,7 @@ diverges, reports no objective, or is killed on its first or on every attempt.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -18,12 +19,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from optuna.trial import TrialState
 
 from bbi_lightning.sweeps import SweepSpec, Task, parse_spec
 from bbi_lightning.tracking.run_folder import RunFolder
 
 if TYPE_CHECKING:  # imported where it is used: every trial's process imports this module
     from bbi_lightning.sweeps.run import SweepEnd
+    from bbi_lightning.sweeps.study import Studies
+    from bbi_lightning.sweeps.trial import Trial
 
 NEVER = math.inf
 
@@ -126,6 +130,20 @@ def go(root: Path, sweep: SweepSpec, **options: Any) -> SweepEnd:
         return run_sweep(sweep, root, TASK, PlainLines(Console(file=output)), **options)
 
 
+def runnable(studies: Studies, arm: str) -> list[Trial]:
+    """The waiting trials of an arm that may start now."""
+    trials = studies.due(arm)
+    over = all(trial.ended for trial in trials if trial.job.phase == "search")
+    return [t for t in trials if t.state == "waiting" and (over or t.job.phase == "search")]
+
+
+def begin(studies: Studies, trial: Trial) -> Trial:
+    """Let this very trial be under way, whosever turn it is."""
+    with studies.alone():
+        studies._storage.set_trial_state_values(trial.key, TrialState.RUNNING)
+    return dataclasses.replace(trial, state="running")
+
+
 def ledger(root: Path, name: str = "toy") -> dict[str, dict[str, Any]]:
     """What is known of each run of a sweep, but for times and processes: equal for equal sweeps."""
     runs = {}
@@ -151,7 +169,7 @@ def main(root: Path, data: Mapping[str, Any]) -> int:
     except ValueError as error:
         print(f"error: {error}")
         return 2
-    return 128 + end.signal if end.signal else 1 if end.status.failures else 0
+    return 128 + end.reason if isinstance(end.reason, int) else 1 if end.status.failures else 0
 
 
 if __name__ == "__main__":  # toy_task.py ROOT DESCRIPTION

@@ -1,0 +1,30 @@
+"""`bbi sweep …`: a comparison of several arms, here or on a cluster, from its plan to its results."""
+
+from __future__ import annotations
+
+import typer
+
+from bbi_lightning.cli.sweep import plan, repair, results, run, status, submit, work
+from bbi_lightning.cli.sweep.asking import CONTEXT
+
+app = typer.Typer(
+    help="Compare arms (optimizers, say) fairly: search with equal budgets, then replicate.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    context_settings=CONTEXT,
+)
+for verb, text in (
+    (plan.plan, plan.HELP),
+    (run.run, run.HELP),
+    (submit.submit, submit.SUBMIT_HELP),
+    (status.status, status.HELP),
+    (results.best, results.BEST_HELP),
+    (results.logs, results.LOGS_HELP),
+    (results.export, results.EXPORT_HELP),
+    (repair.retry, repair.RETRY_HELP),
+    (repair.extend, repair.EXTEND_HELP),
+    (repair.add, repair.ADD_HELP),
+    (submit.cancel, submit.CANCEL_HELP),
+    (work.work, work.HELP),
+):
+    app.command(no_args_is_help=True, help=text, context_settings=CONTEXT)(verb)
