@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -44,16 +44,42 @@ def is_a_mistake(error: Exception) -> bool:
 
 
 def described(overrides: Sequence[str]) -> SweepSpec:
-    """The description that a command line composes."""
+    """The description that a command line composes: a shipped sweep by its name, one's own by its file."""
     from bbi_lightning.sweeps import SweepError, parse_spec
     from bbi_lightning.training.composition import compose, plain
     from bbi_lightning.training.config_files import groups
 
+    for chosen in overrides:
+        if chosen.startswith("sweep=") and chosen.endswith((".yaml", ".yml")):
+            return parse_spec(
+                _own(Path(chosen.removeprefix("sweep=")), [o for o in overrides if o != chosen])
+            )
     if not any(override.startswith("sweep=") for override in overrides):
         raise SweepError(
             f"which sweep is meant is missing: add sweep=NAME, one of {', '.join(groups()['sweep'])}"
         )
     return parse_spec(plain(compose(overrides, root="sweep"))["sweep"])
+
+
+def _own(file: Path, changes: Sequence[str]) -> Mapping[str, Any]:
+    """What a description of the user's own says, with `sweep.KEY=VALUE` words applied."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    from bbi_lightning.sweeps import SweepError
+
+    if not file.is_file():
+        raise SweepError(f"sweep={file} is no file: give a shipped sweep's name, or a file that is there")
+    wrong = [change for change in changes if not change.startswith("sweep.")]
+    if wrong:
+        raise SweepError(f"{wrong[0]} changes nothing of a sweep: write it as sweep.search.trials=4")
+    try:
+        said = OmegaConf.load(file)
+        said.merge_with_dotlist([change.removeprefix("sweep.") for change in changes])
+        return cast("Mapping[str, Any]", OmegaConf.to_container(said, resolve=True))
+    except (YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise SweepError(f"sweep={file} cannot be read: {' '.join(str(error).split())}") from None
 
 
 def find(directory: Path, name: str) -> SweepFolder:
