@@ -37,6 +37,7 @@ demo: $(READY)
 	@$(BIN)/bbi compare digits_showdown
 
 test: $(READY)
+	@.ci/packages
 	@$(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
 
 check: $(READY)

@@ -1,16 +1,17 @@
-"""What a trial costs beside its training: start-up in a forked process, and the study's bookkeeping.
+"""What a trial costs beside its training: start-up in a forked process, and what surrounds the training.
 
     python benchmarks/sweep_throughput.py               # about a minute and a half
     python benchmarks/sweep_throughput.py --trials 40
 
-Three measurements, wall clock, one trial at a time:
+Two measurements, wall clock, one trial at a time:
 
 - start-up: from the decision to run a trial to the first line of its training, in a fresh child of the
   preloaded fork server; training's imports are done and its config is composed by then. Target: < 0.3 s.
   Beside it the alternative, a fresh interpreter that imports and composes the same.
 - whole trial: from the decision to the result told, for one epoch of an MLP on digits, and how much of it is
   training itself (the run's own wall_s).
-- bookkeeping: plan, claim, note, tell of empty trials at several sizes of a sweep; should not grow.
+
+The study's bookkeeping is measured in `sweep_bookkeeping.py`.
 """
 
 from __future__ import annotations
@@ -25,15 +26,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bbi_lightning.cli.sweep import _PRELOAD, _run, _run_name, _validate
-from bbi_lightning.sweeps import SweepSpec, Task, child, parse_spec
+from bbi_lightning.cli.sweep.task import _PRELOAD, _run, _run_name, _validate
+from bbi_lightning.sweeps import Task, child
 from bbi_lightning.tracking.run_folder import RunFolder
 
 OVERRIDES = ["data=digits", "model=mlp", "trainer.max_epochs=1", "tracking=none", "runtime.progress=none"]
-SIZES = (100, 400, 1600)
 FRESH_INTERPRETER = """
 import bbi_lightning.training.run
-from bbi_lightning.cli.sweep import _run_name
+from bbi_lightning.cli.sweep.task import _run_name
 _run_name({overrides!r})
 """
 
@@ -46,7 +46,10 @@ def stamp(overrides: Sequence[str], root: Path, labels: Mapping[str, Any]) -> No
 def life(context: Any, task: Task, overrides: list[str], root: Path) -> tuple[str, float]:
     """One trial as the worker runs it; its run's name and the seconds from start to end."""
     began = time.monotonic()
-    process, connection = child.start(context, child.run_trial, task, overrides, root, {"sweep": "bench"})
+    surroundings = child.threads(1)
+    process, connection = child.start(
+        context, child.run_trial, task, overrides, root, {"sweep": "bench"}, surroundings
+    )
     _, name = connection.recv()
     connection.send(True)
     process.join()
@@ -86,36 +89,6 @@ def fresh_interpreter(trials: int) -> list[float]:
     return seconds
 
 
-def empty_sweep(trials: int) -> SweepSpec:
-    return parse_spec(
-        {
-            "name": "bench",
-            "objective": {"metric": "val/acc", "direction": "maximize"},
-            "search": {"trials": trials},
-            "arms": {arm: {"space": {"x": {"low": 0.0, "high": 1.0}}} for arm in "ab"},
-        }
-    )
-
-
-def bookkeeping(journal: Path, trials: int) -> float:
-    """Seconds a trial of everything the worker does with the study."""
-    from bbi_lightning.sweeps.study import Studies  # not above: a child imports this file once more
-    from bbi_lightning.sweeps.trial import Outcome
-
-    began = time.monotonic()
-    studies = Studies(journal, empty_sweep(trials))
-    studies.plan()
-    done = 0
-    while waiting := [arm_trials[0] for arm_trials in studies.runnable().values() if arm_trials]:
-        for trial in waiting:
-            assert studies.claim(trial)
-            studies.note_start(trial, f"run-{trial.key}", {"host": "here", "pid": 1})
-            studies.tell(trial, Outcome("finished", value=0.5, seconds=1.0))
-            studies.plan_replicates(trial.job.arm)
-            done += 1
-    return (time.monotonic() - began) / done
-
-
 def show(name: str, seconds: Sequence[float], note: str = "") -> None:
     low, middle, high = statistics.quantiles(seconds, n=4)
     print(f"  {name:<38} {middle:7.3f} s   [{low:.3f}, {high:.3f}]   n = {len(seconds)}   {note}", flush=True)
@@ -143,9 +116,6 @@ def main() -> None:
         show("one epoch of an MLP, whole trial", whole)
         show("... of which training", training)
         show("... beside training", [w - t for w, t in zip(whole, training, strict=True)])
-        for size in SIZES:
-            cost = bookkeeping(root / f"{size}.log", size // 2)
-            print(f"  {f'bookkeeping a trial, {size} trials':<38} {1e3 * cost:7.2f} ms")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 import bbi_lightning
-from bbi_lightning.cli import checkpoints, export, resume
+from bbi_lightning.cli import checkpoints, export, resume, submit
 from bbi_lightning.cli.train import FROM_EXAMPLES, config, teaching, train
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -45,6 +45,7 @@ app.command(
 )(train)
 for verb, module in (
     (resume.resume, resume),
+    (submit.submit, submit),
     (checkpoints.checkpoints, checkpoints),
     (export.export, export),
 ):
@@ -55,11 +56,14 @@ app.command(context_settings=_CONTEXT, help=teaching("Print the complete config 
 
 
 def _add_other_verbs() -> None:
-    """`bbi sweep …` and `bbi compare`, where their modules are present."""
+    """`bbi sweep …`, `bbi compare` and `bbi doctor`, where their modules are present."""
     if importlib.util.find_spec("bbi_lightning.cli.sweep"):
         from bbi_lightning.cli.sweep import app as sweep
 
         app.add_typer(sweep, name="sweep")
+    if importlib.util.find_spec("bbi_lightning.cli.doctor"):
+        doctor = importlib.import_module("bbi_lightning.cli.doctor")
+        app.command(context_settings=_CONTEXT, help=doctor.HELP)(doctor.doctor)
     if importlib.util.find_spec("bbi_lightning.cli.compare"):
         from bbi_lightning.cli.compare import compare
 

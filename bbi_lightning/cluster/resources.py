@@ -72,7 +72,7 @@ class Resources:
     @property
     def seconds(self) -> float | None:
         """`time` in seconds."""
-        return None if self.time is None else seconds_of(self.time)
+        return None if self.time is None else seconds_of(str(self.time))
 
     @classmethod
     def read(cls, data: Mapping[str, Any], where: str = "cluster") -> Resources:

@@ -10,6 +10,7 @@ import contextlib
 import math
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
@@ -32,6 +33,9 @@ GRACE = 10.0  # seconds between SIGTERM, at which training may save, and SIGKILL
 
 _TRACEBACK_LINES = 40
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+_RANKS = re.compile(r"SLURM_(STEP_.*|STEPID|.*PROCS?|PROCID|.*TASKS.*|TASK_PID|LOCALID|NODEID|GTIDS)")
+"""Variables that tell a process which of a job step's tasks it is. A trial is none of them."""
+
 _ASK_AGAIN = 2.0  # seconds between two SIGTERM: the first may come before the child heeds it
 _STOPPING = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
@@ -50,7 +54,7 @@ def fork_server(preload: Sequence[str]) -> ForkServerContext:
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    with _environment(threads(1)), _deaf():
+    with _environment(threads(1)), _deaf(), _out_of_the_way():
         forkserver.ensure_running()
     return context
 
@@ -133,8 +137,13 @@ def stop(processes: Sequence[ForkServerProcess], grace: float, hurry: Callable[[
         elif now > asked + _ASK_AGAIN:
             asked = now
             for process in processes:
-                _signal_group(process, signal.SIGTERM)
+                ask_to_stop(process)
         wait([process.sentinel for process in processes if process.exitcode is None], 0.1)
+
+
+def ask_to_stop(process: ForkServerProcess) -> None:
+    """SIGTERM to a child and all it started: it saves and leaves."""
+    _signal_group(process, signal.SIGTERM)
 
 
 def kill(process: ForkServerProcess) -> None:
@@ -149,6 +158,8 @@ def _become_a_trial(surroundings: Mapping[str, str]) -> None:
         os.setsid()
     with contextlib.suppress(OSError):  # when memory runs out, the kernel takes a trial and not the worker
         Path("/proc/self/oom_score_adj").write_text("500")
+    for name in [name for name in os.environ if _RANKS.fullmatch(name)]:
+        del os.environ[name]
     os.environ.update(surroundings)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(int(surroundings[_THREADS[0]]))
@@ -197,6 +208,21 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _out_of_the_way() -> Iterator[None]:
+    """What is started inside imports nothing from the working folder, where PYTHONSAFEPATH asks for that and
+    Python is too old to know it."""
+    if sys.version_info >= (3, 11) or "PYTHONSAFEPATH" not in os.environ:
+        yield
+        return
+    here = Path.cwd()
+    os.chdir(os.sep)
+    try:
+        yield
+    finally:
+        os.chdir(here)
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from bbi_lightning.sweeps.spec import SweepSpec, parse_spec
 from bbi_lightning.tracking.durable import write_atomically
 
 _FREE = ("format", "title", "workers", "lock", "label")  # shape no result: the new value is simply taken
-_GROWING = ("search.trials", "replicates.count")
+_GROWING = ("search.trials", "search.studies", "replicates.count")
 
 
 class SweepFolder:
@@ -91,7 +91,8 @@ class SweepFolder:
     def check(self, spec: SweepSpec) -> None:
         """Whether this folder can go on as `spec`.
 
-        A sweep can grow (search.trials, replicates.count); all else that shapes its results stays as it was.
+        A sweep can grow (search.trials, search.studies, replicates.count); all else that shapes its results
+        stays as it was.
 
         Raises:
             SweepError: one sentence with what differs and the remedy.

@@ -4,7 +4,8 @@
 that is written goes out as one append and one fsync when it ends. One JSON document a line, in Optuna's own
 format: its tools read the file as it is.
 
-A writer that is killed in the middle of an append leaves half a line. The next one drops it, under the lock.
+Every line says how many more of its transaction follow (`more`, left out where it is 0); a reader takes in
+whole transactions only. A writer killed in the middle of an append leaves half of one; the next drops it.
 """
 
 from __future__ import annotations
@@ -14,22 +15,28 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
+from optuna.storages.journal import BaseJournalBackend
 
 from bbi_lightning.sweeps.section import SweepError
 from bbi_lightning.sweeps.spec import LockKind
 
 _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
-_TAIL = 1 << 20  # bytes in which the last line is looked for first
 _DEAD_AFTER = 30  # seconds after which an unchanged symbolic link is a dead process's lock
 
 
 class JournalDamagedError(SweepError):
     """A line of the journal, before its last, is no JSON document."""
+
+
+class JournalRewoundError(Exception):
+    """The journal is shorter than what was read of it: a write was taken back. Read it from its beginning."""
 
 
 class Journal(BaseJournalBackend):
@@ -41,18 +48,17 @@ class Journal(BaseJournalBackend):
             nodes; a dead holder's is taken after half a minute), or auto: flock where the file system has it.
 
     Attributes:
-        repaired: a sentence for every half-written line that was dropped.
+        repaired: a sentence for every half-written transaction that was dropped.
         observer: called with every entry that is read, in order.
     """
 
     def __init__(self, file: Path, lock: LockKind = "auto") -> None:
-        # absolute: Optuna's lock is a symbolic link to this very path, and a relative one would dangle
         self.file = file.resolve()
         self.repaired: list[str] = []
         self.observer: Callable[[dict[str, Any]], None] | None = None
         self._lock = _lock_of(self.file, lock)
         self._depth = 0
-        self._pending: list[bytes] = []
+        self._pending: list[dict[str, Any]] = []
         self._known = 0  # entries up to …
         self._offset = 0  # … this byte
         with contextlib.suppress(FileExistsError):
@@ -71,7 +77,7 @@ class Journal(BaseJournalBackend):
         self._lock.acquire()
         self._depth += 1
         try:
-            self._drop_half_line()
+            self._drop_half()
             yield
         finally:
             try:
@@ -83,75 +89,98 @@ class Journal(BaseJournalBackend):
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Optuna's way in."""
         with self.alone():
-            self._pending += [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
+            self._pending += logs
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """Optuna's way to see what is new: the entries from this number on, unwritten ones too."""
+        """Optuna's way to see what is new: the entries from this number on, unwritten ones too.
+
+        Raises:
+            JournalDamagedError: a line is no JSON document.
+            JournalRewoundError: the file has become shorter.
+        """
         if log_number_from < self._known:
             self._known = self._offset = 0
         with self.file.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < self._offset:
+                self._known = self._offset = 0
+                raise JournalRewoundError(self.file)
             file.seek(self._offset)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break  # being written, or left by a killed writer
-                if self._known >= log_number_from:
-                    yield self._entry(line)
-                self._known += 1
-                self._offset += len(line)
-        for line in self._pending[max(0, log_number_from - self._known) :]:
-            yield self._entry(line)
+            for entries, size in self._transactions(file):
+                for number, entry in enumerate(entries, self._known):
+                    if number >= log_number_from:
+                        yield self._seen(entry)
+                self._known += len(entries)
+                self._offset += size
+        for entry in self._pending[max(0, log_number_from - self._known) :]:
+            yield self._seen(json.loads(_line(entry, 0)))  # as it will be read later
 
-    def _entry(self, line: bytes) -> dict[str, Any]:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            entry = None
-        if not isinstance(entry, dict):
-            raise JournalDamagedError(
-                f"{self.file} is damaged in line {self._known + 1} ({line[:40]!r}): restore it from a copy, "
-                "or move it away and start the sweep again, which keeps every run that has finished"
-            )
+    def _seen(self, entry: dict[str, Any]) -> dict[str, Any]:
         if self.observer is not None:
             self.observer(entry)
         return entry
 
+    def _transactions(self, lines: Iterable[bytes]) -> Iterator[tuple[list[dict[str, Any]], int]]:
+        """The whole transactions from `_offset` on: their entries and their size in bytes."""
+        entries: list[dict[str, Any]] = []
+        size = expected = 0
+        for number, line in enumerate(lines, self._known + 1):
+            if not line.endswith(b"\n"):
+                return  # being written, or left by a killed writer
+            entry = _entry(line)
+            if entry is None:
+                raise JournalDamagedError(
+                    f"{self.file} is damaged in line {number} ({line[:40]!r}): restore it from a copy, "
+                    "or move it away and start the sweep again, which keeps every run that has finished"
+                )
+            more = entry.pop("more", 0)
+            if entries and more != expected:  # another program has written behind a killed writer
+                yield entries, size
+                entries, size = [], 0
+            entries.append(entry)
+            size += len(line)
+            expected = more - 1
+            if more == 0:
+                yield entries, size
+                entries, size = [], 0
+
     def _write(self) -> None:
         """Append what is pending, wholly or not at all."""
-        content, self._pending = b"".join(self._pending), []
-        if not content:
+        logs, self._pending = self._pending, []
+        if not logs:
             return
+        left = memoryview(b"".join(_line(log, len(logs) - number) for number, log in enumerate(logs, 1)))
         descriptor = os.open(self.file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             before = os.fstat(descriptor).st_size
             try:
-                written = os.write(descriptor, content)
-                if written < len(content):
-                    os.write(descriptor, content[written:])  # says why: a full disk
+                while left:  # a full disk takes a part, and says why when asked again
+                    left = left[os.write(descriptor, left) :]
                 os.fsync(descriptor)
-            except OSError:
+            except BaseException:
                 os.ftruncate(descriptor, before)
                 raise
         finally:
             os.close(descriptor)
 
-    def _drop_half_line(self) -> None:
+    def _drop_half(self) -> None:
+        """Cut off what a killed writer has left behind the last whole transaction."""
         size = self.file.stat().st_size
         if size == self._offset:
             return  # nobody has written since we read it to its end
+        whole = self._offset if size > self._offset else 0
         with self.file.open("r+b") as file:
-            file.seek(max(0, size - _TAIL))
-            tail = file.read()
-            if b"\n" not in tail:
-                file.seek(0)
-                tail = file.read()
-            kept = tail[: tail.rfind(b"\n") + 1]
-            last = kept[kept.rfind(b"\n", 0, -1) + 1 :]
-            if kept and not _is_json(last):
-                kept = kept[: -len(last)]
-            if dropped := len(tail) - len(kept):
-                file.truncate(size - dropped)
+            file.seek(whole)
+            lines = file.readlines()
+            if lines and _entry(lines[-1]) is None:
+                lines.pop()  # rubbish at the very end; anywhere else, the reader says so
+            try:
+                whole += sum(length for _, length in self._transactions(lines))
+            except JournalDamagedError:
+                return
+            if dropped := size - whole:
+                file.truncate(whole)
                 os.fsync(file.fileno())
-                self.repaired.append(f"{self.file}: dropped a half-written line of {dropped} bytes")
+                self.repaired.append(f"{self.file}: dropped a half-written entry of {dropped} bytes")
 
 
 @contextlib.contextmanager
@@ -198,8 +227,58 @@ class _Flock:
         self._descriptor = None
 
 
+class _Symlink:
+    """A symbolic link, which only one can make. It points at its holder's name; who waits and sees the same
+    name for half a minute takes it for dead. Optuna's own lock of this kind can be taken from a living
+    holder, by the second of two that waited for a dead one.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._link = file.with_name(f"{file.name}.lock")
+        self._name = ""
+
+    def acquire(self) -> None:
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+        watched, since, pause = None, 0.0, 0.001
+        while True:
+            with contextlib.suppress(FileExistsError):
+                self._link.symlink_to(self._name)
+            holder = self._holder()
+            if holder == self._name:
+                return
+            if holder != watched:
+                watched, since = holder, time.monotonic()
+            rounds = int((time.monotonic() - since) / _DEAD_AFTER)
+            if holder is not None and rounds:
+                self._remove(holder, rounds)
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+
+    def release(self) -> None:
+        if self._holder() == self._name:
+            self._link.unlink()
+
+    def _holder(self) -> str | None:
+        try:
+            return str(self._link.readlink())
+        except FileNotFoundError:
+            return None
+
+    def _remove(self, dead: str, rounds: int) -> None:
+        """Remove a dead holder's link: one of those who wait may, and should it die itself, one of the next
+        round."""
+        permit = self._link.with_name(f"{self._link.name}.{dead}.{rounds}")
+        try:
+            permit.symlink_to(self._name)
+        except FileExistsError:
+            return
+        if self._holder() == dead:
+            self._link.unlink()
+        permit.unlink()
+
+
 def _lock_of(file: Path, kind: LockKind) -> _Lock:
-    symlink = JournalFileSymlinkLock(str(file), grace_period=_DEAD_AFTER)
+    symlink = _Symlink(file)
     if kind == "symlink":
         return symlink
     lock = _Flock(file.with_suffix(".lock"))
@@ -213,9 +292,15 @@ def _lock_of(file: Path, kind: LockKind) -> _Lock:
     return lock
 
 
-def _is_json(line: bytes) -> bool:
+def _line(log: dict[str, Any], more: int) -> bytes:
+    entry = {**log, "more": more} if more else log
+    return json.dumps(entry, separators=(",", ":")).encode() + b"\n"
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """The JSON document in a line; None where there is none."""
     try:
-        json.loads(line)
+        entry = json.loads(line)
     except ValueError:
-        return False
-    return True
+        return None
+    return entry if isinstance(entry, dict) else None

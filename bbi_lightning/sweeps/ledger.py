@@ -3,23 +3,35 @@ not be gone through."""
 
 from __future__ import annotations
 
+from bbi_lightning.sweeps.samplers import Seen
 from bbi_lightning.sweeps.spec import Objective
-from bbi_lightning.sweeps.trial import ADDED, FINISHED, REPLICATE, RUNNING, SEARCH, WAITING, Trial, due
+from bbi_lightning.sweeps.trial import (
+    ADDED,
+    FAILED,
+    FINISHED,
+    REPLICATE,
+    RUNNING,
+    SEARCH,
+    WAITING,
+    Trial,
+    due,
+)
 
 Place = tuple[str, int, int]
+
+_BEHIND_ALL = 10**9  # larger than any trial's number
 
 
 class Ledger:
     """The trials of one arm in one of its searches.
 
     Attributes:
-        trials: all of them, by their number.
         waiting, running: those in these states, by their number, in their order.
         best: the best finished search trial: by the metric, then the tie breaker, then the earlier one.
     """
 
     def __init__(self, objective: Objective) -> None:
-        self.trials: list[Trial] = []
+        self._all: dict[int, Trial] = {}
         self.waiting: dict[int, Trial] = {}
         self.running: dict[int, Trial] = {}
         self.best: Trial | None = None
@@ -28,9 +40,13 @@ class Ledger:
         self._open: set[Place] = set()  # of the search
 
     @property
-    def places(self) -> set[Place]:
-        """The places that have a trial."""
-        return set(self._latest)
+    def trials(self) -> list[Trial]:
+        """All of them, in the order they were written down."""
+        return list(self._all.values())
+
+    def has(self, phase: str, index: int, of: int | None = None) -> bool:
+        """Whether there is a trial at this place; `of` is the index where it is not given."""
+        return (phase, index if of is None else of, index) in self._latest
 
     @property
     def search_is_over(self) -> bool:
@@ -40,11 +56,25 @@ class Ledger:
     @property
     def begun(self) -> int:
         """How many trials have begun."""
-        return len(self.trials) - len(self.waiting)
+        return len(self._all) - len(self.waiting)
 
     def due(self) -> list[Trial]:
         """The trials that count (see `trial.due`)."""
-        return due(self.trials, self.best)
+        return due(self._all.values(), self.best)
+
+    def history(self) -> list[Seen]:
+        """What a sampler that learns is told."""
+        latest = [self._all[number] for number in self._latest.values()]
+        return [
+            Seen(
+                trial.job.index + (_BEHIND_ALL if trial.job.phase == ADDED else 0),
+                trial.job.params,
+                trial.outcome.value if trial.outcome else None,
+                running=not trial.ended,
+            )
+            for trial in latest
+            if trial.job.phase != REPLICATE and trial.state not in (WAITING, FAILED)
+        ]
 
     def next_waiting(self) -> Trial | None:
         """The waiting trial that is to start next; replicates wait for the end of the search."""
@@ -55,10 +85,7 @@ class Ledger:
 
     def update(self, trial: Trial) -> None:
         """Take in a new trial, or a trial's new state."""
-        if trial.number == len(self.trials):
-            self.trials.append(trial)
-        else:
-            self.trials[trial.number] = trial
+        self._all[trial.number] = trial
         for state, those in ((WAITING, self.waiting), (RUNNING, self.running)):
             if trial.state == state:
                 those[trial.number] = trial

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -23,9 +24,9 @@ from bbi_lightning.sweeps.trial import Trial
 _INTERVAL = 10.0  # seconds between plain lines
 _BAR = 10  # characters
 WIDE = 110
-"""Columns of a terminal from which all columns of the table fit."""
+"""Columns of a terminal from which on the best points are shown."""
 
-_MEDIUM = 84  # from here on the bars fit
+_MARGIN = 2  # characters to the left of it
 
 
 def display(console: Console) -> Display:
@@ -115,14 +116,23 @@ def table(status: SweepStatus, width: int) -> RenderableType:
         width: columns of the terminal; what does not fit is left out.
     """
     spec = status.spec
-    tie = spec.objective.tie_breaker
+    title = Text.assemble((spec.name, "bold"), ("  " + spec.title if spec.title != spec.name else "", "dim"))
+    grid = _grid(status, with_points=width >= WIDE, with_bars=True)
+    boundless = Console(width=10_000)
+    if Measurement.get(boundless, boundless.options, grid).maximum > width - _MARGIN:
+        grid = _grid(status, with_points=width >= WIDE, with_bars=False)
+    return Padding(Group(title, "", grid, ""), (1, 0, 0, _MARGIN), expand=False)
+
+
+def _grid(status: SweepStatus, *, with_points: bool, with_bars: bool) -> Table:
+    goal = status.spec.objective
     grid = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     grid.add_column("arm", no_wrap=True)
     grid.add_column("search", no_wrap=True)
-    grid.add_column(f"best {spec.objective.metric}", justify="right", no_wrap=True)
-    if tie:
-        grid.add_column(tie.metric, justify="right", no_wrap=True)
-    if width >= WIDE:
+    grid.add_column(f"best {goal.metric}", justify="right", no_wrap=True)
+    if goal.tie_breaker:
+        grid.add_column(goal.tie_breaker.metric, justify="right", no_wrap=True)
+    if with_points:
         grid.add_column("at")
     grid.add_column("replicates", no_wrap=True)
     grid.add_column("")
@@ -133,17 +143,16 @@ def table(status: SweepStatus, width: int) -> RenderableType:
         tie_value = arm.best.outcome.tie_breaker if arm.best and arm.best.outcome else None
         cells: list[RenderableType] = [
             Text(arm.arm.label, style="bold"),
-            _progress(arm.searched, spec.search.trials, width),
+            _progress(arm.searched, arm.searches, with_bars),
             Text(_metric(arm.best_value), style=style),
         ]
-        if tie:
+        if goal.tie_breaker:
             cells.append(Text(_metric(tie_value), style=style))
-        if width >= WIDE:
+        if with_points:
             cells.append(Text(_params(arm.best.job.params) if arm.best else "", style="cyan"))
-        cells += [_progress(arm.replicated, arm.replicates, width), _counts(arm)]
+        cells += [_progress(arm.replicated, arm.replicates, with_bars), _counts(arm)]
         grid.add_row(*cells)
-    title = Text.assemble((spec.name, "bold"), ("  " + spec.title if spec.title != spec.name else "", "dim"))
-    return Padding(Group(title, "", grid, ""), (1, 0, 0, 2), expand=False)
+    return grid
 
 
 def best_table(spec: SweepSpec, trials: Sequence[Trial]) -> RenderableType:
@@ -189,9 +198,9 @@ def duration(seconds: float) -> str:
     return f"{days} d {hours % 24:02d} h"
 
 
-def _progress(done: int, total: int, width: int) -> RenderableType:
+def _progress(done: int, total: int, with_bar: bool) -> RenderableType:
     count = Text(f"{done:>{len(str(total))}}/{total}" if total else "–", style="" if done else "dim")
-    if width < _MEDIUM or not total:
+    if not with_bar or not total:
         return count
     bar = ProgressBar(total, done, width=_BAR, style="grey30", complete_style="blue", finished_style="green")
     both = Table.grid(padding=(0, 1))
@@ -205,6 +214,8 @@ def _counts(arm: ArmStatus) -> Text:
         (arm.running, "running", "cyan"),
         (arm.interrupted, "interrupted", "magenta"),
         (arm.diverged, "diverged", "yellow"),
+        (arm.pruned, "pruned", "dim"),
+        (arm.cancelled, "cancelled", "dim"),
         (arm.failed, "failed", "red"),
     )
     return Text("  ").join(Text(f"{number} {word}", style=style) for number, word, style in counts if number)

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from bbi_lightning.sweeps.spec import Objective
-from bbi_lightning.sweeps.trial import DIVERGED, FAILED, FINISHED, Outcome
+from bbi_lightning.sweeps.trial import DIVERGED, FAILED, FINISHED, PRUNED, Outcome
 from bbi_lightning.tracking.run_folder import RunFolder, RunRecord
 
 
@@ -20,8 +20,8 @@ def result_of(run: Path, objective: Objective) -> Outcome | None:
     record = _record(run)
     if record is None or not record.is_result:
         return None
-    if record.state == "diverged":
-        return Outcome(DIVERGED)
+    if record.state in (DIVERGED, PRUNED):
+        return Outcome(record.state)
     value = record.summary.get(objective.metric)
     if not isinstance(value, (int, float)):
         reported = ", ".join(key for key in record.summary if "/" in key) or "nothing"

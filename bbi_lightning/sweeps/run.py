@@ -120,7 +120,7 @@ def prepare(
         studies.plan()
         for arm in spec.arms if retry_failed else ():
             for trial in studies.due(arm.name):
-                if trial.state == FAILED:
+                if trial.state == FAILED and not trial.is_cancelled:
                     studies.enqueue(trial.job)
         folder.stop_file.unlink(missing_ok=True)
     for sentence in studies.repaired:

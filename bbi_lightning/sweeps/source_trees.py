@@ -109,6 +109,8 @@ def copy(tree: Tree, to: Path) -> Copied:
         if source.is_symlink():
             _copy_link(source, target, tree.root)
             continue
+        if not source.exists():  # removed since it was listed
+            continue
         size = source.stat().st_size
         if size > LARGEST_FILE:
             target.symlink_to(source.resolve())

@@ -1,19 +1,23 @@
 """What a hyperparameter may be: a float or integer range, or a list of choices.
 
 A space maps the unit interval onto its values, so that one quasi-random sequence serves all of them, and two
-arms that declare the same space get the same values.
+arms that declare the same space get the same values. A space may be conditional: ``when: {optim.kind: adam}``
+leaves its key out of every run in which another searched key has another value.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bbi_lightning.sweeps.section import Section, SweepError, shown
 
 Value = float | int | str | bool | None
+
+When = tuple[tuple[str, tuple[Value, ...]], ...]
+"""Another key of the same arm and the values of it that let a space be searched; all must hold."""
 
 _DIGITS = 4  # significant digits of a sampled float: readable, and typed by hand it gives the same run
 
@@ -26,12 +30,14 @@ class FloatSpace:
         low, high: the ends, both included; low < high, and low > 0 when log.
         log: whether the logarithm is spread evenly.
         points: levels of a grid; only the sampler `grid` reads it.
+        when: what must hold for it to be searched.
     """
 
     low: float
     high: float
     log: bool = False
     points: int | None = None
+    when: When = ()
 
     def value(self, unit: float) -> float:
         """The value at `unit` ∈ [0, 1], rounded to a thousandth of the range or finer."""
@@ -39,6 +45,16 @@ class FloatSpace:
             exact = math.exp(math.log(self.low) + unit * (math.log(self.high) - math.log(self.low)))
         else:
             exact = self.low + unit * (self.high - self.low)
+        return self.rounded(exact)
+
+    def unit(self, value: float) -> float:
+        """The inverse of `value`, but for the rounding."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def rounded(self, exact: float) -> float:
+        """The nearest value that is short to type."""
         largest = max(abs(self.low), abs(self.high))
         digits = _DIGITS + max(0, math.floor(math.log10(largest / (self.high - self.low))))
         return min(max(float(f"{exact:.{digits}g}"), self.low), self.high)
@@ -65,7 +81,7 @@ class FloatSpace:
 
     def plain(self) -> dict[str, Any]:
         """As it is written in a description."""
-        return {"low": self.low, "high": self.high, "log": self.log} | _points(self.points)
+        return {"low": self.low, "high": self.high, "log": self.log} | _further(self.points, self.when)
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,7 @@ class IntSpace:
     high: int
     log: bool = False
     points: int | None = None
+    when: When = ()
 
     def value(self, unit: float) -> int:
         """The value at `unit` ∈ [0, 1]; every integer owns an equal part, in the logarithm when log."""
@@ -85,6 +102,17 @@ class IntSpace:
         else:
             rounded = self.low + math.floor(unit * (self.high - self.low + 1))
         return min(max(rounded, self.low), self.high)
+
+    def unit(self, value: int) -> float:
+        """The middle of the part that the integer owns."""
+        lowest, highest = self.low - 0.5, self.high + 0.5
+        if self.log:
+            return math.log(value / lowest) / math.log(highest / lowest)
+        return (value - lowest) / (highest - lowest)
+
+    def rounded(self, exact: float) -> int:
+        """The nearest value."""
+        return min(max(round(exact), self.low), self.high)
 
     def contains(self, value: object) -> bool:
         """Whether it may be given by hand."""
@@ -109,7 +137,8 @@ class IntSpace:
 
     def plain(self) -> dict[str, Any]:
         """As it is written in a description."""
-        return {"type": "int", "low": self.low, "high": self.high, "log": self.log} | _points(self.points)
+        plain = {"type": "int", "low": self.low, "high": self.high, "log": self.log}
+        return plain | _further(self.points, self.when)
 
 
 @dataclass(frozen=True)
@@ -117,6 +146,7 @@ class CategoricalSpace:
     """One of some values without an order: texts, numbers, true, false or null."""
 
     choices: tuple[Value, ...]
+    when: When = ()
 
     def value(self, unit: float) -> Value:
         """The choice at `unit` ∈ [0, 1]; each owns an equal part."""
@@ -124,7 +154,7 @@ class CategoricalSpace:
 
     def contains(self, value: object) -> bool:
         """Whether it may be given by hand."""
-        return repr(value) in map(repr, self.choices)  # 1, 1.0 and true are different choices
+        return is_among(value, self.choices)
 
     @property
     def ends(self) -> tuple[Value, ...]:
@@ -142,17 +172,24 @@ class CategoricalSpace:
 
     def plain(self) -> dict[str, Any]:
         """As it is written in a description."""
-        return {"choices": list(self.choices)}
+        return {"choices": list(self.choices)} | _further(None, self.when)
 
 
 Space = FloatSpace | IntSpace | CategoricalSpace
+
+
+def is_among(value: object, values: Sequence[Value]) -> bool:
+    """Whether it is one of these, where 1, 1.0 and true are different values."""
+    return repr(value) in map(repr, values)
 
 
 def parse_space(where: str, data: Any) -> Space:
     """A space as a description writes it.
 
     ``{low: 0.01, high: 1, log: true}`` is a float range, ``{type: int, low: 1, high: 8}`` an integer one,
-    ``{choices: [a, b]}`` a list. Integers are asked for by name: ``{low: 0, high: 1}`` are floats.
+    ``{choices: [a, b]}`` a list. Integers are asked for by name: ``{low: 0, high: 1}`` are floats. Any
+    may have ``when: {another.key: value}``, or a list of values; whether that key and those values exist is
+    seen where the whole arm is known.
 
     Raises:
         SweepError: one sentence that names the key (`where` in front), the value and the remedy.
@@ -163,9 +200,9 @@ def parse_space(where: str, data: Any) -> Space:
             "write {low: 0.01, high: 1.0, log: true} or {choices: [a, b]}"
         )
     if "choices" in data:
-        return _categorical(Section(where, data, ["choices"]))
+        return _categorical(Section(where, data, ["choices", "when"]))
 
-    section = Section(where, data, ["type", "low", "high", "log", "points"])
+    section = Section(where, data, ["type", "low", "high", "log", "points", "when"])
     kind = section.one_of("type", ["float", "int"], default="float")
     log = section.flag("log")
     points = section.whole("points", at_least=2) if section.has("points") else None
@@ -180,10 +217,10 @@ def parse_space(where: str, data: Any) -> Space:
     if log and low <= 0:
         raise SweepError(f"{where}: low={shown(data['low'])} has no logarithm: raise low above 0 or drop log")
     if kind == "float":
-        return FloatSpace(low, high, log, points)
+        return FloatSpace(low, high, log, points, _when(section))
     if low != int(low) or high != int(high):
         raise SweepError(f"{where}: low={low} and high={high} must be whole numbers, or drop type: int")
-    return IntSpace(int(low), int(high), log, points)
+    return IntSpace(int(low), int(high), log, points, _when(section))
 
 
 def _categorical(section: Section) -> CategoricalSpace:
@@ -198,8 +235,24 @@ def _categorical(section: Section) -> CategoricalSpace:
             )
     if len({(type(choice), choice) for choice in choices}) < len(choices):
         raise SweepError(f"{section.name('choices')}={shown(choices)} names a value twice: drop one of them")
-    return CategoricalSpace(tuple(choices))
+    return CategoricalSpace(tuple(choices), _when(section))
 
 
-def _points(points: int | None) -> dict[str, int]:
-    return {} if points is None else {"points": points}
+def _when(section: Section) -> When:
+    if not section.has("when"):
+        return ()
+    name, when = section.name("when"), section.get("when")
+    if not isinstance(when, Mapping) or not when:
+        raise SweepError(f"{name}={shown(when)} must be a mapping, such as {{optim.kind: adam}}")
+    conditions = []
+    for key, values in when.items():
+        values = tuple(values) if isinstance(values, (list, tuple)) else (values,)
+        if not values or not all(v is None or isinstance(v, (str, int, float, bool)) for v in values):
+            raise SweepError(f"{name}.{key}={shown(when[key])} must be a value or a list of values")
+        conditions.append((str(key), values))
+    return tuple(conditions)
+
+
+def _further(points: int | None, when: When) -> dict[str, Any]:
+    plain: dict[str, Any] = {} if points is None else {"points": points}
+    return plain | ({"when": {key: list(values) for key, values in when}} if when else {})

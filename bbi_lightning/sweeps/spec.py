@@ -3,7 +3,7 @@
     name: digits
     base: [model=cnn, data=digits]            # overrides common to all runs
     objective: {metric: val/acc, direction: maximize, tie_breaker: {metric: val/loss, direction: minimize}}
-    search: {sampler: halton, trials: 16, seed: 0}
+    search: {sampler: halton, trials: 16, seed: 0, studies: 1, pruner: null}
     replicates: {count: 10, first_seed: 1000}
     workers: 2                                # runs at a time, on this machine
     lock: auto                                # of the shared folder: flock, symlink (see `journal`), auto
@@ -16,22 +16,27 @@
 
 Every arm gets `search.trials` runs with the seed `search.seed`; the best of them by the objective is then run
 `replicates.count` times with the seeds first_seed, first_seed + 1, … — the same seeds in every arm, so that
-arms can be compared pair by pair.
+arms can be compared pair by pair. With `search.studies: k` every arm is searched k times, each time with
+points and with a seed of its own (search.seed, search.seed + 1, …), and each search's best is replicated.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from bbi_lightning.sweeps.conditions import check_conditions, count_levels, count_points
+from bbi_lightning.sweeps.pruners import Pruner, parse_pruner
 from bbi_lightning.sweeps.section import Section, SweepError, did_you_mean, shown
-from bbi_lightning.sweeps.spaces import Space, parse_space
+from bbi_lightning.sweeps.spaces import CategoricalSpace, Space, parse_space
 
 FORMAT = 1
-SAMPLERS = ("halton", "random", "grid")
+ADAPTIVE = ("tpe", "gp", "cmaes")
+"""Samplers that learn: a trial's point is chosen when it starts, from the results there are."""
+
+SAMPLERS = ("halton", "sobol", "random", "grid", *ADAPTIVE)
 DIRECTIONS = ("maximize", "minimize")
 
 LockKind = Literal["auto", "flock", "symlink"]
@@ -77,14 +82,28 @@ class Search:
     """How each arm's space is searched.
 
     Attributes:
-        sampler: halton (quasi-random, scrambled), random or grid.
-        trials: runs per arm, the same for every arm.
-        seed: seeds the points, and is the `seed` of every search run.
+        sampler: halton or sobol (quasi-random, scrambled), random, grid; or one that learns from results:
+            tpe, gp (a Gaussian process), cmaes.
+        trials: runs per arm and study, the same for every arm.
+        seed: seeds the points, and is the `seed` of every run of the first study; the next has the next seed.
+        studies: independent searches of every arm.
+        pruner: stops hopeless trials early; None: every trial is run to its end.
     """
 
     sampler: str
     trials: int
     seed: int
+    studies: int = 1
+    pruner: Pruner | None = None
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether points depend on results."""
+        return self.sampler in ADAPTIVE
+
+    def plain(self) -> dict[str, Any]:
+        """As it is written in a description."""
+        return vars(self) | {"pruner": self.pruner.plain() if self.pruner else None}
 
 
 @dataclass(frozen=True)
@@ -149,7 +168,7 @@ class SweepSpec:
                 "direction": goal.direction,
                 "tie_breaker": {"metric": tie.metric, "direction": tie.direction} if tie else None,
             },
-            "search": vars(self.search).copy(),
+            "search": self.search.plain(),
             "replicates": vars(self.replicates).copy(),
             "workers": self.workers,
             "lock": self.lock,
@@ -195,7 +214,7 @@ def parse_spec(data: Mapping[str, Any]) -> SweepSpec:
         objective=_objective(
             Section("objective", section.get("objective"), ["metric", "direction", "tie_breaker"])
         ),
-        search=_search(Section("search", section.get("search"), ["sampler", "trials", "seed"])),
+        search=_search(section.get("search")),
         replicates=_replicates(
             Section("replicates", data.get("replicates") or {"count": 0}, ["count", "first_seed"])
         ),
@@ -237,11 +256,14 @@ def _goal(section: Section) -> Goal:
     return Goal(metric, section.one_of("direction", DIRECTIONS))
 
 
-def _search(section: Section) -> Search:
+def _search(data: Any) -> Search:
+    section = Section("search", data, ["sampler", "trials", "seed", "studies", "pruner"])
     return Search(
         sampler=section.one_of("sampler", SAMPLERS, default="halton"),
         trials=section.whole("trials", at_least=1),
         seed=section.whole("seed", 0, at_least=0),
+        studies=section.whole("studies", 1, at_least=1),
+        pruner=parse_pruner("search.pruner", section.get("pruner")) if section.has("pruner") else None,
     )
 
 
@@ -271,6 +293,7 @@ def _arm(name: str, data: Any) -> Arm:
             raise SweepError(f"{where}: {key} cannot be searched, the sweep sets it: drop it")
         if any(override.lstrip("+").split("=")[0] == key for override in overrides):
             raise SweepError(f"arms.{name}: {key} is both searched and in overrides: drop one of them")
+    check_conditions(where, space)
     return Arm(name, section.text("label", default=name), overrides, space)
 
 
@@ -298,11 +321,14 @@ def _name(what: str, value: str) -> str:
 
 def _check_seeds(spec: SweepSpec) -> None:
     first, count = spec.replicates.first_seed, spec.replicates.count
-    if first <= spec.search.seed < first + count:
-        raise SweepError(
-            f"replicates.first_seed={first} makes the search's own seed {spec.search.seed} a replicate: "
-            f"a replicate needs a fresh seed, use first_seed={spec.search.seed + 1} or more"
-        )
+    seed, last = spec.search.seed, spec.search.seed + spec.search.studies - 1
+    if not count or last < first or seed >= first + count:
+        return
+    seeds = f"own seed {seed}" if seed == last else f"own seeds {seed} to {last}"
+    raise SweepError(
+        f"replicates.first_seed={first} makes the search's {seeds} a replicate: "
+        f"a replicate needs a fresh seed, use first_seed={last + 1} or more"
+    )
 
 
 def _check_budget(search: Search, arm: Arm) -> None:
@@ -312,16 +338,19 @@ def _check_budget(search: Search, arm: Arm) -> None:
         for key, space in arm.space.items():
             if space.size is None and space.plain().get("points") is None:
                 raise SweepError(f"{where}.{key} has no levels for sampler=grid: add points: 4")
-        size = math.prod(len(space.levels()) for space in arm.space.values())
+        size = count_levels(arm.space)
         if size != search.trials:
             raise SweepError(
                 f"search.trials={search.trials}, but the grid of {where} has {size} points: make them equal"
             )
         return
-    sizes = [space.size for space in arm.space.values()]
-    size = math.prod(size for size in sizes if size is not None)
-    if None not in sizes and size < search.trials:
+    for key, space in arm.space.items() if search.sampler == "cmaes" else ():
+        if isinstance(space, CategoricalSpace) or space.when:
+            what = "is conditional" if space.when else "is a list of choices"
+            raise SweepError(f"{where}.{key} {what}, which sampler=cmaes cannot search: use sampler=tpe")
+    points = count_points(arm.space)
+    if points is not None and points < search.trials:
         raise SweepError(
-            f"search.trials={search.trials}, but {where} has only {size} different points: "
-            f"use at most {size} trials or widen the space"
+            f"search.trials={search.trials}, but {where} has only {points} different points: "
+            f"use at most {points} trials or widen the space"
         )

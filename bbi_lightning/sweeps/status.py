@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from bbi_lightning.sweeps.spec import Arm, SweepSpec
 from bbi_lightning.sweeps.study import Studies, best
-from bbi_lightning.sweeps.trial import ADDED, DIVERGED, FAILED, REPLICATE, RUNNING, SEARCH, Owner, Trial
+from bbi_lightning.sweeps.trial import (
+    ADDED,
+    DIVERGED,
+    FAILED,
+    PRUNED,
+    REPLICATE,
+    RUNNING,
+    SEARCH,
+    Owner,
+    Trial,
+)
 from bbi_lightning.sweeps.workers import WorkerInfo
+
+_NUMBER = re.compile(r"\d+(\.\d+)?(e[+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -25,7 +38,7 @@ class ArmStatus:
         added: trials by hand that have ended; added_in_all: all of them.
         running: trials under way.
         interrupted: trials that were begun and that nobody runs at the moment.
-        diverged, failed: ended trials of both phases.
+        diverged, pruned, cancelled, failed: ended trials of all phases.
         best: the best finished search trial, None before there is one.
         failures: the failed trials.
         seconds: mean wall time of the ended trials that ran, None before there is one.
@@ -41,6 +54,8 @@ class ArmStatus:
     running: int
     interrupted: int
     diverged: int
+    pruned: int
+    cancelled: int
     failed: int
     best: Trial | None
     failures: tuple[Trial, ...]
@@ -100,12 +115,15 @@ class SweepStatus:
         return tuple(trial for arm in self.arms for trial in arm.failures)
 
     def failure_groups(self) -> list[tuple[str, list[Trial]]]:
-        """The failed trials by the last line of their error, the most frequent first."""
+        """The failed trials by the last line of their error, whatever numbers are in it; the most frequent
+        first, each with the line of its first trial."""
         groups: dict[str, list[Trial]] = {}
         for trial in self.failures:
-            error = trial.outcome.error if trial.outcome and trial.outcome.error else "unknown"
-            groups.setdefault(error.strip().splitlines()[-1], []).append(trial)
-        return sorted(groups.items(), key=lambda group: -len(group[1]))
+            groups.setdefault(_NUMBER.sub("#", _last_line(trial)), []).append(trial)
+        return [
+            (_last_line(trials[0]), trials)
+            for trials in sorted(groups.values(), key=lambda trials: -len(trials))
+        ]
 
     def plain(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -150,27 +168,37 @@ def read_status(
 
 def _arm_status(spec: SweepSpec, arm: Arm, trials: list[Trial], owners: Set[Owner]) -> ArmStatus:
     ended = [trial for trial in trials if trial.ended]
+    searches = spec.search.trials * spec.search.studies
     searched = sum(trial.job.phase == SEARCH for trial in ended)
+    planned = sum(trial.job.phase == REPLICATE for trial in trials)  # all, once the search is over
     winner = best(trials, spec.objective)
     begun = [trial for trial in trials if trial.state == RUNNING]
     running = sum(trial.owner in owners for trial in begun)
+    failures = tuple(trial for trial in trials if trial.state == FAILED and not trial.is_cancelled)
     seconds = [t.outcome.seconds for t in ended if t.outcome and t.outcome.seconds > 0]
     return ArmStatus(
         arm=arm,
-        searches=spec.search.trials,
+        searches=searches,
         searched=searched,
         replicated=sum(trial.job.phase == REPLICATE for trial in ended),
-        replicates=0 if winner is None and searched == spec.search.trials else spec.replicates.count,
+        replicates=planned if searched == searches else spec.replicates.count * spec.search.studies,
         added=sum(trial.job.phase == ADDED for trial in ended),
         added_in_all=sum(trial.job.phase == ADDED for trial in trials),
         running=running,
         interrupted=len(begun) - running,
         diverged=sum(trial.state == DIVERGED for trial in trials),
-        failed=sum(trial.state == FAILED for trial in trials),
+        pruned=sum(trial.state == PRUNED for trial in trials),
+        cancelled=sum(trial.is_cancelled for trial in trials),
+        failed=len(failures),
         best=winner,
-        failures=tuple(trial for trial in trials if trial.state == FAILED),
+        failures=failures,
         seconds=sum(seconds) / len(seconds) if seconds else None,
     )
+
+
+def _last_line(trial: Trial) -> str:
+    lines = ((trial.outcome and trial.outcome.error) or "").strip().splitlines()
+    return lines[-1] if lines else "unknown"
 
 
 def _eta(
@@ -195,6 +223,8 @@ def _plain(status: ArmStatus) -> dict[str, Any]:
         "running": status.running,
         "interrupted": status.interrupted,
         "diverged": status.diverged,
+        "pruned": status.pruned,
+        "cancelled": status.cancelled,
         "failed": status.failed,
         "mean_seconds": status.seconds,
         "best": None

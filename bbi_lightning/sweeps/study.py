@@ -1,10 +1,12 @@
-"""The sweep's memory: an Optuna study per arm in one journal file.
+"""The sweep's memory: an Optuna study per arm (and per independent search of it) in one journal file.
 
 Every trial is written down beforehand as a WAITING trial with its point, so that a sweep is the same whoever
-runs it, in whatever order. Optuna's states are used so that its own tools (dashboard, samplers) read them:
+runs it, in whatever order. In a search that learns the point follows when the trial is claimed, from what is
+known then. Optuna's states are used so that its own tools (dashboard, samplers) read them:
 
     finished  COMPLETE with the objective's value
     diverged  PRUNED without a value: a sampler that learns takes the point for bad, and would ignore a FAIL
+    pruned    PRUNED with intermediate values
     failed    FAIL: says nothing about the point
 
 The details stand in the user attributes job, owner, run, losses and outcome.
@@ -14,32 +16,29 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.storages import JournalStorage
 from optuna.storages.journal._storage import JournalOperation  # the file's own format
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from bbi_lightning.sweeps.journal import Journal, JournalDamagedError
+from bbi_lightning.sweeps.journal import Journal, JournalDamagedError, JournalRewoundError
 from bbi_lightning.sweeps.ledger import Ledger, merit
 from bbi_lightning.sweeps.points import arm_points
-from bbi_lightning.sweeps.spaces import CategoricalSpace, FloatSpace, Space
+from bbi_lightning.sweeps.pruners import pruner_of
+from bbi_lightning.sweeps.samplers import Question, ask, distribution_of, quietly
 from bbi_lightning.sweeps.spec import Objective, SweepSpec
 from bbi_lightning.sweeps.trial import (
+    CANCELLED,
     DIVERGED,
+    ENDED,
     FAILED,
     FINISHED,
+    PRUNED,
     REPLICATE,
     RUNNING,
     SEARCH,
@@ -57,7 +56,7 @@ _STATES = {
     TrialState.PRUNED: DIVERGED,
     TrialState.FAIL: FAILED,
 }
-_OPTUNA_STATES = {name: state for state, name in _STATES.items()}
+_OPTUNA_STATES = {name: state for state, name in _STATES.items()} | {PRUNED: TrialState.PRUNED}
 
 
 class Studies:
@@ -99,12 +98,12 @@ class Studies:
     def trials(self, arm: str) -> list[Trial]:
         """All trials of an arm in the order they were written down."""
         self._refresh()
-        return list(self._ledgers[arm].trials)
+        return [trial for ledger in self._of(arm).values() for trial in ledger.trials]
 
     def due(self, arm: str) -> list[Trial]:
         """The trials of an arm that count (see `trial.due`)."""
         self._refresh()
-        return self._ledgers[arm].due()
+        return [trial for ledger in self._of(arm).values() for trial in ledger.due()]
 
     def running(self) -> list[Trial]:
         """The trials under way, of all arms."""
@@ -130,24 +129,24 @@ class Studies:
         over. Calling it again adds nothing."""
         with self.alone():
             for arm in self.spec.arms:
-                wanted = {(SEARCH, i, i) for i in range(self.spec.search.trials)}
-                missing = wanted - self._ledgers[arm.name].places
-                points = arm_points(self.spec, arm) if missing else []
-                for index, params in enumerate(points):
-                    job = Job(arm.name, SEARCH, index, index, self.spec.search.seed, params)
-                    if job.place in missing:
-                        self.enqueue(job)
+                for study, ledger in self._of(arm.name).items():
+                    missing = [i for i in range(self.spec.search.trials) if not ledger.has(SEARCH, i)]
+                    points = dict(enumerate(arm_points(self.spec, arm, study))) if missing else {}
+                    seed = self.spec.search.seed + study
+                    for i in missing:  # without a point where it depends on results
+                        self.enqueue(Job(arm.name, SEARCH, i, i, seed, points.get(i, {}), study))
                 self._plan_replicates(arm.name)
 
     def enqueue(self, job: Job) -> None:
         """Write down one more trial, waiting; at the place of an earlier one it supersedes that."""
-        arm = self.spec.arm(job.arm)
+        space = self.spec.arm(job.arm).space
         details = {"phase": job.phase, "index": job.index, "of": job.of, "seed": job.seed}
-        self._study(job.arm).add_trial(
+        details |= {"study": job.study} if job.study else {}
+        self._study(job.arm, job.study).add_trial(
             create_trial(
                 state=TrialState.WAITING,
                 params=dict(job.params),
-                distributions={key: _distribution(space) for key, space in arm.space.items()},
+                distributions={key: distribution_of(space[key]) for key in job.params},
                 user_attrs={"job": details, "arm": job.arm},
             )
         )
@@ -169,6 +168,7 @@ class Studies:
                 trial = self._next_waiting()
                 if trial is None:
                     return None
+                trial = self._with_point(trial)
                 self._storage.set_trial_state_values(trial.key, TrialState.RUNNING)
             self._storage.set_trial_user_attr(trial.key, "owner", vars(owner))
             return dataclasses.replace(trial, state=RUNNING, owner=owner)
@@ -177,6 +177,22 @@ class Studies:
         """Write down which run a claimed trial is, and who runs it."""
         with self.alone():
             self._storage.set_trial_user_attr(trial.key, "run", {"name": run, **worker})
+
+    def report(self, trial: Trial, epoch: int, value: float) -> bool:
+        """Write down the objective of a search trial after so many epochs, 1, 2, …; again, it does nothing.
+
+        Returns:
+            Whether the description's pruner wants the trial to be stopped; `tell` it then as pruned.
+        """
+        pruner = pruner_of(self.spec.search.pruner)
+        with self.alone():
+            now = self._storage.get_trial(trial.key)
+            if pruner is None or trial.job.phase != SEARCH or not self._is_still(trial):
+                return False
+            if epoch not in now.intermediate_values:
+                self._storage.set_trial_intermediate_value(trial.key, epoch, value)
+            now = self._storage.get_trial(trial.key)
+            return pruner.prune(self._study(trial.job.arm, trial.job.study), now)
 
     def note_loss(self, trial: Trial) -> None:
         """Write down that the trial's process died without a word."""
@@ -203,43 +219,80 @@ class Studies:
         Returns:
             Whether it was written: not if the trial has ended already, or is another worker's by now.
         """
-        details = {key: value for key, value in vars(outcome).items() if key != "value" and value is not None}
-        values = None if outcome.value is None else [outcome.value]
         with self.alone():
             if not self._is_still(trial):
                 return False
-            self._storage.set_trial_user_attr(trial.key, "outcome", details)
-            self._storage.set_trial_state_values(trial.key, _OPTUNA_STATES[outcome.state], values)
-            self._refresh()
-            self._plan_replicates(trial.job.arm)
+            self._end(trial, outcome)
             return True
+
+    def cancel(self, trial: Trial) -> bool:
+        """End a trial for good, whoever has it: its worker finds out and stops it. False: it had ended."""
+        with self.alone():
+            if _trial(self._storage.get_trial(trial.key)).ended:
+                return False
+            self._end(trial, Outcome(FAILED, error=CANCELLED))
+            return True
+
+    def _end(self, trial: Trial, outcome: Outcome) -> None:
+        details = {key: value for key, value in vars(outcome).items() if key != "value" and value is not None}
+        values = [outcome.value] if outcome.state == FINISHED and outcome.value is not None else None
+        self._storage.set_trial_user_attr(trial.key, "outcome", details)
+        self._storage.set_trial_state_values(trial.key, _OPTUNA_STATES[outcome.state], values)
+        self._refresh()
+        self._plan_replicates(trial.job.arm)
+
+    def _with_point(self, trial: Trial) -> Trial:
+        """The trial with its point, which is chosen now if it has none."""
+        job = trial.job
+        if job.params or job.phase != SEARCH:
+            return trial
+        space = self.spec.arm(job.arm).space
+        question = Question(self.spec, self.spec.arm(job.arm), job.study, job.index)
+        params = ask(question, self._ledger(job.arm, job.study).history())
+        for key, value in params.items():
+            distribution = distribution_of(space[key])
+            self._storage.set_trial_param(trial.key, key, distribution.to_internal_repr(value), distribution)
+        return dataclasses.replace(trial, job=dataclasses.replace(job, params=params))
 
     def _is_still(self, trial: Trial) -> bool:
         now = _trial(self._storage.get_trial(trial.key))
         return now.state == RUNNING and now.owner == trial.owner
 
     def _next_waiting(self) -> Trial | None:
-        """Of the arm that has had the fewest so far: half a sweep is then a fair one too."""
-        waiting = {arm: ledger.next_waiting() for arm, ledger in self._ledgers.items()}
-        ready = [arm for arm, trial in waiting.items() if trial is not None]
-        return waiting[min(ready, key=lambda arm: self._ledgers[arm].begun)] if ready else None
+        """Of the search that has had the fewest so far: half a sweep is then a fair one too."""
+        waiting = {key: ledger.next_waiting() for key, ledger in self._ledgers.items()}
+        ready = [key for key, trial in waiting.items() if trial is not None]
+        return waiting[min(ready, key=lambda key: self._ledgers[key].begun)] if ready else None
 
     def _plan_replicates(self, arm: str) -> None:
-        """Write down the replicates of an arm's best point, once its search is over."""
-        ledger = self._ledgers[arm]
-        if ledger.best is None or not ledger.search_is_over:
-            return
-        chosen = ledger.best.job
-        known = ledger.places
-        for i in range(self.spec.replicates.count):
-            job = Job(arm, REPLICATE, i, chosen.index, self.spec.replicates.first_seed + i, chosen.params)
-            if job.place not in known:
-                self.enqueue(job)
+        """Write down the replicates of the best point of each of an arm's searches, once that is over. Where
+        two searches have chosen the same point, the first one's replicates are the other's too."""
+        chosen_before: list[str] = []
+        for study, ledger in self._of(arm).items():
+            if ledger.best is None or not ledger.search_is_over:
+                continue
+            chosen, first_seed = ledger.best.job, self.spec.replicates.first_seed
+            if repr(chosen.params) in chosen_before:
+                continue
+            chosen_before.append(repr(chosen.params))
+            for i in range(self.spec.replicates.count):
+                if not ledger.has(REPLICATE, i, chosen.index):
+                    self.enqueue(Job(arm, REPLICATE, i, chosen.index, first_seed + i, chosen.params, study))
+
+    def _ledger(self, arm: str, study: int) -> Ledger:
+        return self._ledgers.setdefault((arm, study), Ledger(self.spec.objective))
+
+    def _of(self, arm: str) -> dict[int, Ledger]:
+        """The searches of an arm."""
+        return {study: self._ledger(arm, study) for study in range(self.spec.search.studies)}
 
     def _open(self) -> None:
         """Read the journal from its beginning."""
-        self._ledgers = {arm.name: Ledger(self.spec.objective) for arm in self.spec.arms}
-        self._studies: dict[str, optuna.Study] = {}
+        self._ledgers: dict[tuple[str, int], Ledger] = {}
+        self._arms = [arm.name for arm in self.spec.arms]
+        for name in self._arms:
+            self._of(name)
+        self._studies: dict[tuple[str, int], optuna.Study] = {}
         self._touched: dict[int, None] = {}  # an ordered set
         self._created = 0
         self._journal.observer = self._observe
@@ -261,24 +314,30 @@ class Studies:
 
     def _refresh(self) -> None:
         """Take in what others, or we, have written since."""
-        self._storage.get_all_studies()  # Optuna reads what is new
+        try:
+            self._storage.get_all_studies()  # Optuna reads what is new
+        except JournalRewoundError:
+            self._open()
         touched, self._touched = self._touched, {}
         for key in touched:
-            trial = _trial(self._storage.get_trial(key))
-            if trial.job.arm in self._ledgers:
-                self._ledgers[trial.job.arm].update(trial)
+            frozen = self._storage.get_trial(key)
+            if "job" not in frozen.user_attrs:
+                continue  # another program's
+            trial = _trial(frozen)
+            if trial.job.arm in self._arms:
+                self._ledger(trial.job.arm, trial.job.study).update(trial)
 
-    def _study(self, arm: str) -> optuna.Study:
-        if arm not in self._studies:
+    def _study(self, arm: str, study: int) -> optuna.Study:
+        if (arm, study) not in self._studies:
             direction = StudyDirection[self.spec.objective.direction.upper()]
-            with _quiet():
-                self._studies[arm] = optuna.create_study(
+            with quietly():
+                self._studies[arm, study] = optuna.create_study(
                     storage=self._storage,
-                    study_name=f"{self.spec.name}/{arm}",
+                    study_name=f"{self.spec.name}/{arm}" + (f"/{study}" if study else ""),
                     direction=direction,
                     load_if_exists=True,
                 )
-        return self._studies[arm]
+        return self._studies[arm, study]
 
 
 def best(trials: list[Trial], objective: Objective) -> Trial | None:
@@ -293,37 +352,19 @@ def _trial(frozen: FrozenTrial) -> Trial:
     run = dict(attributes.get("run", {}))
     details = attributes.get("outcome", {})
     state = _STATES[frozen.state]
-    ended = state in (FINISHED, DIVERGED, FAILED)
+    if state == DIVERGED and details.get("state") == PRUNED:
+        state = PRUNED
     value = frozen.value if state == FINISHED else None
+    if state == PRUNED and frozen.last_step is not None:
+        value = frozen.intermediate_values[frozen.last_step]
     return Trial(
         number=frozen.number,
         key=frozen._trial_id,
         job=job,
         state=state,
-        outcome=Outcome(**{**details, "state": state, "value": value}) if ended else None,
+        outcome=Outcome(**{**details, "state": state, "value": value}) if state in ENDED else None,
         owner=Owner(**owner) if (owner := attributes.get("owner")) else None,
         run=run.pop("name", None),
         worker=run,
         losses=attributes.get("losses", 0),
     )
-
-
-def _distribution(space: Space) -> BaseDistribution:
-    if isinstance(space, CategoricalSpace):
-        return CategoricalDistribution(space.choices)
-    if isinstance(space, FloatSpace):
-        return FloatDistribution(space.low, space.high, log=space.log)
-    return IntDistribution(space.low, space.high, log=space.log)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna without its announcements of new studies and of its own experimental parts."""
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+Check = Callable[[Mapping[str, Any], Sequence[str]], None]
+Report = Callable[[Mapping[str, Any]], None]
+
 
 @dataclass(frozen=True)
 class Task:
@@ -22,6 +25,11 @@ class Task:
             overrides cannot make a run.
         preload: modules the fork server imports once for all trials.
         metrics: names a run's summary is known to hold; empty: not known beforehand.
+        checker: (overrides) gives a function of (params, overrides) that raises as `validate` does, for the
+            points that share the overrides given before: quick for thousands. None: `validate` each.
+        probe: (overrides, root, steps, seconds, report) does so many steps of a run, or as many as take so
+            long, in the empty folder `root`, and reports what it took as it finds out: see `probe.Measured`.
+            None: a whole run is measured.
     """
 
     run: Callable[[Sequence[str], Path, Mapping[str, Any]], None]
@@ -29,3 +37,5 @@ class Task:
     validate: Callable[[Sequence[str]], None]
     preload: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    checker: Callable[[Sequence[str]], Check] | None = None
+    probe: Callable[[Sequence[str], Path, int, float, Report], None] | None = None

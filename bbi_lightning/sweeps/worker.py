@@ -24,13 +24,14 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 from bbi_lightning.sweeps import child
 from bbi_lightning.sweeps.folder import SweepFolder
+from bbi_lightning.sweeps.growing_curve import GrowingCurve
 from bbi_lightning.sweeps.memory import resident_bytes, size
 from bbi_lightning.sweeps.outcome import cause_of_death, failure_of, result_of
 from bbi_lightning.sweeps.overrides import trial_overrides
 from bbi_lightning.sweeps.stop_request import StopRequest
 from bbi_lightning.sweeps.study import Studies
 from bbi_lightning.sweeps.task import Task
-from bbi_lightning.sweeps.trial import FAILED, Outcome, Owner, Trial
+from bbi_lightning.sweeps.trial import FAILED, SEARCH, Outcome, Owner, Trial
 from bbi_lightning.sweeps.workers import Presence, Roster
 from bbi_lightning.tracking.run_folder import RunFolder
 
@@ -64,6 +65,8 @@ class Slot:
         raised: the traceback that it sent.
         dismissed: it was told not to train, its trial is dealt with.
         killed: why we have killed it.
+        curve: what it has reported so far; None while nobody wants to know.
+        behind: it was asked to stop for good, since others do better.
     """
 
     trial: Trial
@@ -75,6 +78,8 @@ class Slot:
     raised: str | None = None
     dismissed: bool = False
     killed: str | None = None
+    curve: GrowingCurve | None = None
+    behind: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,11 +185,17 @@ class Worker:
         if now < self._looked + _LOOK:
             return
         self._looked = now
-        others = {t.owner for t in self._studies.running() if t.owner and t.owner.id != self._owner.id}
+        begun = {trial.key: trial.owner for trial in self._studies.running()}
+        others = {owner for owner in begun.values() if owner and owner.id != self._owner.id}
         self._vanished = self._roster.vanished(others)
+        for slot in self._slots:
+            if slot.trial.key not in begun:  # cancelled by hand
+                slot.dismissed = True
+                child.ask_to_stop(slot.process)
         if (stamp := self._folder.description_stamp()) != self._description:
             self._description = stamp
             self._studies.spec = self._folder.read_spec()
+        self._compare()
         for slot in self._slots if self._limits.memory is not None else ():
             used = resident_bytes(slot.process.pid or 0)
             if used > (self._limits.memory or math.inf) and slot.killed is None:
@@ -192,6 +203,22 @@ class Worker:
                     f"used {size(used)} of memory, more than the {size(self._limits.memory or 0)} it may"
                 )
                 child.kill(slot.process)
+
+    def _compare(self) -> None:
+        """Report how the trials are doing, and stop those that have fallen behind: they save, and leave."""
+        for slot in self._slots:
+            if not slot.behind and self._falls_behind(slot):
+                slot.behind = True
+                child.ask_to_stop(slot.process)
+
+    def _falls_behind(self, slot: Slot) -> bool:
+        """Report what is new of a trial; whether it is to be stopped for it."""
+        news = slot.curve.new() if slot.curve else []
+        try:
+            return any(self._studies.report(slot.trial, epoch, value) for epoch, value in news)
+        except OSError as error:
+            warnings.warn(f"nothing can be compared at the moment: {error}", stacklevel=2)
+            return False
 
     def _fill(self) -> None:
         while len(self._slots) < len(self._limits.places):
@@ -261,6 +288,9 @@ class Worker:
             }
             self._patiently(lambda: self._studies.note_start(slot.trial, run, worker))
             slot.run = run
+            spec = self._studies.spec
+            if spec.search.pruner is not None and slot.trial.job.phase == SEARCH:
+                slot.curve = GrowingCurve(RunFolder(path).metrics_file, spec.objective.metric)
             return True
         slot.dismissed = True
         return False
@@ -278,9 +308,14 @@ class Worker:
         if slot.connection:
             slot.connection.close()
         self._slots.remove(slot)
+        self._falls_behind(slot)  # too late for itself; others are compared with it
         trial, seconds, code = slot.trial, time.monotonic() - slot.started, slot.process.exitcode
         if slot.dismissed or (slot.run and self._settle(trial, slot.run, seconds)):
             return
+        if slot.behind and slot.run and (code in _INTERRUPTED or code == -signal.SIGTERM):
+            if RunFolder(self._folder.runs / slot.run).stop_for_good():
+                self._settle(trial, slot.run, seconds)
+                return
         outcome = self._failure(slot, code)
         if outcome is not None:
             self._tell(trial, outcome, seconds)

@@ -50,7 +50,8 @@ class ArmResult:
         edges: axes on whose edge the best lies.
         near_best: share of trials near the arm's best (see `NEAR_BEST`).
         tuning: best-after-k-trials curve, None without finished trials.
-        replicates: the runs with the best trial's parameters.
+        replicates: the runs with the best trial's parameters; of every study's best where there are several.
+        winners: how many different points these are.
         foreign: how many replicates have other parameters (left out unless there are no others).
         mean, median: test metric of the finished replicates, None when there are none.
         versus: paired difference to the baseline, None for the baseline and without pairs.
@@ -73,6 +74,7 @@ class ArmResult:
     versus: PairedDifference | None = None
     p_value: float = math.nan
     conclusion: Conclusion = "no data"
+    winners: int = 0
 
     @property
     def finished(self) -> tuple[Run, ...]:
@@ -123,15 +125,16 @@ class Comparison:
         return tuple(result for result in self.results if result.arm != self.baseline)
 
     def missing(self) -> int:
-        """How many planned runs are not over yet (finished and diverged are over)."""
+        """How many planned runs are not over yet (finished, diverged and pruned are over)."""
         missing = 0
         for r in self.results:
-            pending = self.sweep.planned_trials - r.count("search", "finished", "diverged")
+            pending = self.sweep.planned_trials * self.sweep.studies - r.count(
+                "search", "finished", "diverged", "pruned"
+            )
             missing += max(0, pending)
             if r.best or pending > 0:  # else the search ended with nothing to replicate
-                missing += max(
-                    0, self.sweep.planned_replicates - r.count("replicate", "finished", "diverged")
-                )
+                planned = self.sweep.planned_replicates * (r.winners or self.sweep.studies)
+                missing += max(0, planned - r.count("replicate", "finished", "diverged"))
         return missing
 
 
@@ -177,13 +180,15 @@ def _arm_result(
     ties = [run.final(objective.tie_metric) for run in trials] if objective.tie_metric else None
     ranking = rank_trials(values, objective.direction, ties, objective.tie_direction)
     best = trials[ranking[0]] if ranking else None
-    replicates, foreign = _replicates_of(best, sweep.replicates(arm.name))
+    firsts = {trials[place].study: trials[place] for place in reversed(ranking)}
+    winners = _different([firsts[study] for study in sorted(firsts)])
+    replicates, foreign = _replicates_of(winners, sweep.replicates(arm.name))
 
-    # a trial that diverged or failed was spent all the same; one that is still running was not
+    # a trial that diverged, failed or was pruned was spent all the same; one that is still running was not
     spent = [
         value if math.isfinite(value) else penalty
         for run, value in zip(trials, values, strict=True)
-        if run.state in ("finished", "diverged", "failed")
+        if run.state in ("finished", "diverged", "pruned", "failed")
     ]
     tolerance = NEAR_BEST * (1.0 if validation.is_share or best is None else abs(best.final(validation.name)))
     outcomes = [value for run in replicates if math.isfinite(value := run.final(test.name))]
@@ -200,13 +205,23 @@ def _arm_result(
         foreign=foreign,
         mean=mean_estimate(outcomes, seed=seed) if outcomes else None,
         median=median_estimate(outcomes) if outcomes else None,
+        winners=len(winners),
     )
 
 
-def _replicates_of(best: Run | None, replicates: Sequence[Run]) -> tuple[tuple[Run, ...], int]:
-    """The replicates trained with the best trial's parameters, and how many others there are: a search that
+def _different(bests: Sequence[Run]) -> list[Run]:
+    """Without those whose point another study has chosen too: it is replicated once."""
+    chosen: list[Run] = []
+    for run in bests:
+        if not any(_same(run.params, other.params) for other in chosen):
+            chosen.append(run)
+    return chosen
+
+
+def _replicates_of(winners: Sequence[Run], replicates: Sequence[Run]) -> tuple[tuple[Run, ...], int]:
+    """The replicates trained with a best trial's parameters, and how many others there are: a search that
     was extended may have a new best, and its old best's replicates are then left out."""
-    own = tuple(run for run in replicates if best is not None and _same(run.params, best.params))
+    own = tuple(run for run in replicates if any(_same(run.params, best.params) for best in winners))
     return (own or tuple(replicates)), len(replicates) - len(own)
 
 
@@ -239,9 +254,9 @@ def _against(results: list[ArmResult], baseline: Arm, test: Metric, seed: int) -
 
 
 def _pairs(result: ArmResult, reference: ArmResult, test: Metric) -> list[tuple[float, float]]:
-    by_seed = {run.seed: run.final(test.name) for run in reference.finished}
+    by_seed = {(run.study, run.seed): run.final(test.name) for run in reference.finished}
     pairs = [
-        (run.final(test.name), by_seed.get(run.seed, math.nan))
+        (run.final(test.name), by_seed.get((run.study, run.seed), math.nan))
         for run in result.finished
         if run.seed is not None
     ]

@@ -268,6 +268,21 @@ class RunFolder:
         self._attempt_number = None
         self.release()
 
+    def stop_for_good(self) -> bool:
+        """Write down that a run which was asked to stop is not to go on: state "pruned".
+
+        Returns:
+            Whether it is: not if it came to a result of its own in the meantime.
+
+        Raises:
+            RunBusyError: a process trains this run.
+        """
+        with self._locked():
+            record = self.record
+            if not record.is_result:
+                self._write(dataclasses.replace(record, state="pruned"))
+            return not record.is_result or record.state == "pruned"
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         held_before = self._lock.held

@@ -16,12 +16,13 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 from bbi_lightning.tracking.metric_log import decode_number, encode_number
 
 FORMAT = 1
-STATES = ("running", "finished", "diverged", "failed", "interrupted")
+STATES = ("running", "finished", "diverged", "pruned", "failed", "interrupted")
 """`running`: an attempt is under way, or its process was killed (then nobody holds the run's lock).
-`finished` and `diverged` (the loss stayed non-finite) are results. `failed` (an error) and `interrupted`
+`finished`, `diverged` (the loss stayed non-finite) and `pruned` (a sweep stopped it early, for it had fallen
+behind) are results. `failed` (an error) and `interrupted`
 (asked to stop, or not begun yet) go on when started again."""
 
-_RESULTS = ("finished", "diverged")
+_RESULTS = ("finished", "diverged", "pruned")
 
 _Record = TypeVar("_Record", "RunRecord", "Attempt")
 
@@ -116,7 +117,7 @@ class RunRecord:
 
     @property
     def is_result(self) -> bool:
-        """Whether the run is over for good: finished or diverged."""
+        """Whether the run is over for good: finished, diverged or pruned."""
         return self.state in _RESULTS
 
 

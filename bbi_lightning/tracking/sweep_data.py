@@ -25,6 +25,7 @@ from bbi_lightning.tracking.run_folder import RunFolder
 from bbi_lightning.tracking.run_record import RunRecord
 from bbi_lightning.tracking.statistics import Direction
 
+_PHASES = ("search", "replicate", "added")
 _EDGE = 0.05  # of an axis's length: a best value so close to an end may continue beyond it
 
 
@@ -85,7 +86,8 @@ class Run:
 
     Attributes:
         arm: the arm's name.
-        phase: "search" or "replicate".
+        phase: "search", "replicate" or "added" (by hand; never selected, so that budgets stay equal).
+        study: which of the arm's independent searches.
         number: of the trial in its arm's search, or of the replicate.
         seed: of the run; None when it cannot be told.
         params: the searched parameters' values.
@@ -100,6 +102,7 @@ class Run:
     params: Mapping[str, Any]
     record: RunRecord = field(repr=False)
     folder: Path
+    study: int = 0
 
     @property
     def name(self) -> str:
@@ -108,7 +111,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """running, finished, diverged, failed or interrupted."""
+        """running, finished, diverged, pruned, failed or interrupted."""
         return self.record.state
 
     def final(self, metric: str) -> float:
@@ -152,11 +155,12 @@ class Sweep:
     base: tuple[str, ...]
     objective: Objective
     sampler: str
-    planned_trials: int
-    planned_replicates: int
+    planned_trials: int  # of each study
+    planned_replicates: int  # of each study's best
     arms: tuple[Arm, ...]
     runs: tuple[Run, ...] = field(repr=False)
     problems: tuple[str, ...] = ()
+    studies: int = 1
 
     def trials(self, arm: str) -> tuple[Run, ...]:
         """The arm's search."""
@@ -221,6 +225,7 @@ def read_sweep(folder: str | Path) -> Sweep:
         arms=arms,
         runs=runs,
         problems=problems,
+        studies=int(search.get("studies") or 1),
     )
 
 
@@ -300,7 +305,7 @@ def _read_runs(root: Path, arms: Sequence[str]) -> tuple[tuple[Run, ...], tuple[
         else:
             runs.append(run)
     order = {name: position for position, name in enumerate(arms)}
-    runs.sort(key=lambda run: (order[run.arm], run.phase != "search", run.number, run.name))
+    runs.sort(key=lambda run: (order[run.arm], run.phase != "search", run.study, run.number, run.name))
     return tuple(runs), tuple(problems)
 
 
@@ -308,7 +313,7 @@ def _read_run(folder: Path) -> Run | None:
     """The run, or None when its labels are not those of a sweep."""
     record = RunFolder(folder).record
     labels = record.labels
-    if not isinstance(labels.get("arm"), str) or labels.get("phase") not in ("search", "replicate"):
+    if not isinstance(labels.get("arm"), str) or labels.get("phase") not in _PHASES:
         return None
     # a replicate's "trial" is the search trial that it repeats
     number, params = labels.get("replicate", labels.get("trial")), labels.get("params")
@@ -321,6 +326,7 @@ def _read_run(folder: Path) -> Run | None:
         params=params if isinstance(params, dict) else {},
         record=record,
         folder=folder,
+        study=study if isinstance(study := labels.get("study", 0), int) else 0,
     )
 
 

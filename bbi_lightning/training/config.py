@@ -25,7 +25,7 @@ from bbi_lightning.training.composition import plain as plain
 from bbi_lightning.training.config_files import groups as groups
 from bbi_lightning.training.options import RuntimeOptions, TrainerOptions
 
-_ADDED_BY_TRAINING: dict[str, tuple[str, ...]] = {
+ADDED_BY_TRAINING: dict[str, tuple[str, ...]] = {
     "data": (),
     "model": ("image_shape", "num_classes"),
     "loss": (),
@@ -73,16 +73,16 @@ def checked(config: DictConfig) -> TrainingConfig:
     """
     values = plain(config)
     for key, value in values.items():
-        if key not in ("seed", "start", *_ADDED_BY_TRAINING):
-            hint = closest(key, ["seed", "start", *_ADDED_BY_TRAINING]) or "remove it"
+        if key not in ("seed", "start", *ADDED_BY_TRAINING):
+            hint = closest(key, ["seed", "start", *ADDED_BY_TRAINING]) or "remove it"
             raise ConfigError(f"{key}={value} is unknown at the root of a training config: {hint}")
-    for key in ("seed", *_ADDED_BY_TRAINING):
+    for key in ("seed", *ADDED_BY_TRAINING):
         if values.get(key) is None:
             raise ConfigError(f"{key} is missing: add {key}={'0' if key == 'seed' else 'OPTION'}")
     seed = values["seed"]
     if type(seed) is not int or not 0 <= seed < 2**32:
         raise ConfigError(f"seed={seed} is not a seed: give an integer from 0 to {2**32 - 1}")
-    components = {key: parse(values[key], key, added) for key, added in _ADDED_BY_TRAINING.items()}
+    components = {key: parse(values[key], key, added) for key, added in ADDED_BY_TRAINING.items()}
     start = None if values.get("start") is None else parse(values["start"], "start")
     return TrainingConfig(seed=seed, start=start, **components)
 
@@ -106,7 +106,7 @@ def try_out(config: TrainingConfig) -> ImageDataModule:
     """
     trainer: TrainerOptions = config.trainer.try_build()
     runtime: RuntimeOptions = config.runtime.try_build()
-    _refuse_contradictions(config, trainer, runtime)
+    refuse_contradictions(config, trainer, runtime)
     config.checkpoint.try_build()
     config.tracking.try_build()
     if config.start is not None:
@@ -118,7 +118,7 @@ def try_out(config: TrainingConfig) -> ImageDataModule:
     data: ImageDataModule = config.data.try_build()
     logits, labels = torch.zeros(2, data.num_classes), torch.zeros(2, dtype=torch.int64)
     config.loss.try_build(use=lambda loss: loss(logits, labels))
-    _try_model(config.model, image_shape=data.image_shape, num_classes=data.num_classes)
+    try_model(config.model, image_shape=data.image_shape, num_classes=data.num_classes)
     try:
         data.prepare_data()
         data.setup("fit")
@@ -128,7 +128,8 @@ def try_out(config: TrainingConfig) -> ImageDataModule:
     return data
 
 
-def _try_model(model: Component, **given: Any) -> None:
+def try_model(model: Component, **given: Any) -> None:
+    """Build a model without memory, for images of a shape and so many classes; ConfigError if it refuses."""
     # an initialisation that looks at values cannot do with meta tensors: its ranges show when training starts
     with torch.device("meta"), contextlib.suppress(NotImplementedError):
         model.try_build(**given)
@@ -139,7 +140,7 @@ def _with_key(key: str, error: Exception) -> str:
     return said if said.startswith(f"{key}.") else f"{key}: {said}"
 
 
-def _refuse_contradictions(config: TrainingConfig, trainer: TrainerOptions, runtime: RuntimeOptions) -> None:
+def refuse_contradictions(config: TrainingConfig, trainer: TrainerOptions, runtime: RuntimeOptions) -> None:
     """Settings that are right one by one and wrong together."""
     batch_size = config.data.arguments.get("batch_size")
     ranks = runtime.world_size

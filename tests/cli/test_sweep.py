@@ -167,7 +167,7 @@ def test_failed_runs_give_exit_code_1_and_say_where_to_look(tmp_path):
             "which sweep is meant is missing: add sweep=NAME, one of digits_showdown, smoke",
         ),
         (["sweep=smoke", "sweep.search.trials=0"], "search.trials=0 is too small: it must be at least 1"),
-        (["sweep=smoke", "sweep.search.sampler=tpe"], "search.sampler=tpe is unknown: use one of halton"),
+        (["sweep=smoke", "sweep.search.sampler=best"], "search.sampler=best is unknown: use one of halton"),
         (
             ["sweep=smoke", "sweep.objective.metric=val/accuracy"],
             "objective.metric=val/accuracy is not reported by a run: did you mean val/acc?",
@@ -218,7 +218,10 @@ def test_every_shipped_sweep_is_valid_and_gives_its_arms_equal_chances(name):
         task_named("train").validate(overrides)
 
 
-@pytest.mark.parametrize("verb", [[], ["run"], ["status"]])
+VERBS = ["run", "submit", "status", "best", "logs", "export", "retry", "extend", "add", "cancel", "work"]
+
+
+@pytest.mark.parametrize("verb", [[], *([verb] for verb in VERBS)])
 def test_help_teaches(verb):
     result = invoke(*verb, "--help")
     assert result.exit_code == 0

@@ -32,7 +32,7 @@ ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge/socket,cred_expire=2
+AuthInfo=socket={folder}/munge/socket,cred_expire=5
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={folder}/state
@@ -53,7 +53,7 @@ ReturnToService=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 KillWait=5
-SlurmdTimeout=10
+SlurmdTimeout=5
 MinJobAge=3600
 MaxArraySize=11
 PropagateResourceLimits=NONE
@@ -80,6 +80,7 @@ class Cluster:
         self.folder = folder.resolve()
         self.conf = self.folder / "slurm.conf"
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+        self._reaper: subprocess.Popen[bytes] | None = None
         self.environment = {
             key: value
             for key, value in os.environ.items()
@@ -104,6 +105,7 @@ class Cluster:
         ports = {"controller": first, "n1": first + 1, "n2": first + 2}
         text = _CONFIGURATION.format(folder=self.folder, host=host, cores=CORES, **ports)
         self.conf.write_text(text.lstrip())
+        self._watch()
         options = [f"--{name}-file={munge / name}" for name in ("key", "pid", "seed", "log")]
         self._run("munged", "munged", "--foreground", "--force", f"--socket={munge / 'socket'}", *options)
         self.wait_for(lambda: (munge / "socket").exists(), "munge's socket")
@@ -116,14 +118,21 @@ class Cluster:
         """Start slurmctld, with the state it had."""
         self._run("slurmctld", "slurmctld", "-D")
 
+    def restart_controller(self) -> None:
+        """As an administrator would."""
+        process = self._daemons.pop("slurmctld")
+        process.terminate()
+        process.wait(30)
+        self.start_controller()
+
     def start_node(self, node: str) -> None:
         """Start a node's slurmd."""
         self._run(node, "slurmd", "-D", "-N", node)
 
-    def kill(self, daemon: str) -> None:
-        """SIGKILL to slurmctld, or to a node's slurmd and every job's processes there: a node that fails."""
-        process = self._daemons.pop(daemon)
-        victims = self._of_jobs(daemon) if daemon in NODES else []
+    def kill_node(self, node: str) -> None:
+        """SIGKILL to a node's slurmd and to every job's processes there: a node that fails."""
+        process = self._daemons.pop(node)
+        victims = self._of_jobs(node)
         for pid in (process.pid, *victims):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -153,8 +162,13 @@ class Cluster:
         words = ([word for word in line.split() if "=" in word] for line in lines)
         return [dict(word.split("=", 1) for word in line) for line in words if line]
 
+    def ended(self, job: str) -> str | None:
+        """SLURM's word for how a job ended; None while it waits, runs or leaves."""
+        state = next((facts["JobState"] for facts in self.jobs() if facts["JobId"] == job), "unknown")
+        return None if state in ("PENDING", "RUNNING", "COMPLETING") else state
+
     def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 60.0) -> object:
-        """Wait until the condition holds; its value. AssertionError with SLURM's last words if it never does."""
+        """Wait until the condition holds; its value. If it never does, an AssertionError."""
         deadline = time.monotonic() + seconds
         while True:
             with contextlib.suppress(RuntimeError):
@@ -192,30 +206,34 @@ class Cluster:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        for pid in self._of_jobs():  # a step may outlive its daemon
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if self._reaper and self._reaper.stdin:  # a step may outlive its daemon
+            self._reaper.stdin.close()
+            self._reaper.wait(30)
 
-    def _of_jobs(self, node: str | None = None) -> list[int]:
-        """The processes of jobs, on one node or on both, and SLURM's daemons above them."""
+    def _of_jobs(self, node: str) -> list[int]:
+        """The processes of jobs on a node, and the managers of their steps."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 variables = process.environ()
-                on_node = node in (None, variables.get("SLURMD_NODENAME")) and "SLURM_JOB_ID" in variables
-                if variables.get("SLURM_CONF") == str(self.conf) and on_node:
+                here = variables.get("SLURM_CONF") == str(self.conf) and "SLURM_JOB_ID" in variables
+                if here and variables.get("SLURMD_NODENAME") == node:
                     found.append(process.pid)
                     parent = process.parent()
                     if parent and parent.name().startswith("slurmstepd"):
                         found.append(parent.pid)
         return found
 
+    def _watch(self) -> None:
+        """Have everything ended when this process is, even if it is killed, and after an hour at the latest."""
+        reaper = [sys.executable, str(Path(__file__).with_name("reaper.py")), str(self.conf), str(LONGEST)]
+        # a session of its own: what ends this process's group must not take it along
+        self._reaper = subprocess.Popen(reaper, stdin=subprocess.PIPE, start_new_session=True)
+
     def _run(self, name: str, *command: str) -> None:
-        # `timeout` bounds its life even if this process is killed
-        bounded = ["timeout", "--signal=TERM", "--kill-after=10", str(int(LONGEST)), *command]
         with (self.folder / f"{name}.out").open("ab") as output:
             self._daemons[name] = subprocess.Popen(
-                bounded if name == "munged" else command,
+                command,
                 env=self.environment,
                 stdout=output,
                 stderr=output,

@@ -88,15 +88,15 @@ class Sweeps:
         return sum(trial.ended for trial in self.trials(name))
 
     def at_work(self, ended: int = 0, name: str = "toy") -> list[Trial]:
-        """The trials with a process, once so many others have ended."""
+        """The trials that are being trained, once so many others have ended."""
         now = self.trials(name)
-        running = [trial for trial in now if trial.state == RUNNING and trial.run]
+        running = [trial for trial in now if trial.state == RUNNING and self.attempts(trial, name)]
         return running if sum(trial.ended for trial in now) >= ended else []
 
     def attempts(self, trial: Trial, name: str = "toy") -> list[str]:
-        """How the attempts of a trial's run ended."""
-        assert trial.run is not None
-        return [a.reason or "" for a in RunFolder(self.folder(name).runs / trial.run).record.attempts]
+        """How the attempts of a trial's run ended; an empty text while one goes on."""
+        run = RunFolder(self.folder(name).runs / (trial.run or "none"))
+        return [attempt.reason or "" for attempt in run.record.attempts] if run.exists else []
 
     def wait_until_done(self, name: str = "toy", seconds: float = 120.0) -> None:
         """Wait until every trial has ended and no job of the sweep is left."""

@@ -90,7 +90,7 @@ def test_a_node_that_fails_costs_no_trial(sweeps: Sweeps) -> None:
     file = sweeps.describe(**NAP)
     sweeps.submit(file, "cluster.cpus=4")
     sweeps.slurm.wait_for(lambda: len(sweeps.at_work(ended=2)) == 2, "two running trials")
-    sweeps.slurm.kill("n2")
+    sweeps.slurm.kill_node("n2")
     sweeps.slurm.wait_for(lambda: sweeps.ended() >= 8, "the other worker to go on")
     sweeps.slurm.start_node("n2")
     sweeps.wait_until_done()
@@ -102,8 +102,7 @@ def test_a_controller_that_is_restarted_is_not_noticed(sweeps: Sweeps) -> None:
     file = sweeps.describe(**NAP)
     sweeps.submit(file)
     sweeps.slurm.wait_for(lambda: sweeps.at_work(ended=2), "a running trial")
-    sweeps.slurm.kill("slurmctld")
-    sweeps.slurm.start_controller()
+    sweeps.slurm.restart_controller()
     sweeps.wait_until_done()
     assert {tuple(sweeps.attempts(trial)) for trial in sweeps.assert_sound()} == {("finished",)}
 

@@ -190,6 +190,29 @@ def test_a_storm_of_workers_runs_everything_once(tmp_path, uninterrupted):
     assert_every_trial_ran_once(tmp_path, uninterrupted)
 
 
+def test_a_worker_that_was_stopped_for_too_long_doubles_nothing_when_it_goes_on(tmp_path, uninterrupted):
+    victim, other = start(tmp_path), start(tmp_path)
+    wait_until(
+        lambda: [t for t in at_work(tmp_path) if t.worker["supervisor"] == victim.pid], "the victim's trials"
+    )
+    victim.send_signal(signal.SIGSTOP)
+    try:
+        (beat,) = (
+            file
+            for file in (tmp_path / "toy" / "workers").glob("*.json")
+            if json.loads(file.read_text())["pid"] == victim.pid
+        )
+        os.utime(beat, (time.time() - 400,) * 2)
+        output, _ = other.communicate(timeout=PATIENCE)
+        assert other.returncode == 0, output
+        assert all(t.ended for t in trials(tmp_path)), "nobody waits for it"
+    finally:
+        victim.send_signal(signal.SIGCONT)
+    output, _ = victim.communicate(timeout=PATIENCE)
+    assert victim.returncode == 0, output
+    assert_every_trial_ran_once(tmp_path, uninterrupted)
+
+
 def attempts(root: Path, trial):
     return RunFolder(root / "toy/runs" / trial.run).record.attempts
 

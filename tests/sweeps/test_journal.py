@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from bbi_lightning.sweeps.journal import Journal, JournalDamagedError, locked
+from bbi_lightning.sweeps.journal import Journal, JournalDamagedError, JournalRewoundError, locked
 
 WRITER = """
 import sys
@@ -110,7 +110,7 @@ def test_a_half_written_line_is_dropped_and_said(file, torn):
         assert list(journal.read_logs(0)) == [{"a": 1}]
     journal.append_logs([{"b": 2}])
     assert file.read_bytes() == whole + b'{"b":2}\n'
-    assert journal.repaired == [f"{file}: dropped a half-written line of {len(torn)} bytes"]
+    assert journal.repaired == [f"{file}: dropped a half-written entry of {len(torn)} bytes"]
 
 
 def test_damage_before_the_last_line_is_one_sentence_and_nothing_is_lost(file):
@@ -169,3 +169,95 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
         other.wait()
     with locked(tmp_path / "x"):
         pass
+
+
+def test_a_reader_takes_in_whole_transactions_only(file):
+    writer, reader = Journal(file), Journal(file)
+    writer.append_logs([{"a": 1}])
+    before = file.stat().st_size
+    writer.append_logs([{"b": 2}, {"c": 3}, {"d": 4}])
+    whole = file.read_bytes()
+    expected = [{"a": 1}, {"b": 2}, {"c": 3}, {"d": 4}]
+    for size in range(before, len(whole)):
+        file.write_bytes(whole[:size])
+        assert list(reader.read_logs(0)) == expected[:1], f"{size} of {len(whole)} bytes"
+    file.write_bytes(whole)
+    assert list(reader.read_logs(1)) == expected[1:]
+
+
+def test_half_a_transaction_is_dropped_wherever_it_was_torn(file):
+    writer = Journal(file)
+    writer.append_logs([{"a": 1}])
+    before = file.read_bytes()
+    writer.append_logs([{"b": 2}, {"c": 3}])
+    whole = file.read_bytes()
+    for size in range(len(before) + 1, len(whole)):
+        file.write_bytes(whole[:size])
+        journal = Journal(file)
+        with journal.alone():
+            assert file.read_bytes() == before
+        assert len(journal.repaired) == 1
+
+
+def test_what_another_program_wrote_behind_half_a_transaction_is_kept(file):
+    writer = Journal(file)
+    writer.append_logs([{"a": 1}, {"b": 2}])
+    file.write_bytes(file.read_bytes().splitlines(keepends=True)[0] + b'{"c":3}\n')
+    journal = Journal(file)
+    journal.append_logs([{"d": 4}])
+    assert list(journal.read_logs(0)) == [{"a": 1}, {"c": 3}, {"d": 4}]
+    assert journal.repaired == []
+
+
+def test_a_reader_says_so_when_the_journal_has_become_shorter(file):
+    journal = Journal(file)
+    journal.append_logs([{"a": 1}, {"b": 2}])
+    list(journal.read_logs(0))
+    file.write_bytes(b"")
+    with pytest.raises(JournalRewoundError):
+        list(journal.read_logs(2))
+    assert list(journal.read_logs(0)) == []
+
+
+def test_a_block_that_raises_keeps_what_it_had_written(file):
+    journal = Journal(file)
+
+    def fails_half_way():
+        with journal.alone():
+            journal.append_logs([{"a": 1}])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails_half_way()
+    assert list(Journal(file).read_logs(0)) == [{"a": 1}]
+
+
+def test_a_symbolic_link_left_by_a_killed_process_is_taken_after_a_while(tmp_path, monkeypatch):
+    monkeypatch.setattr("bbi_lightning.sweeps.journal._DEAD_AFTER", 1)
+    (tmp_path / "x").touch()
+    program = (
+        "import time; from pathlib import Path; from bbi_lightning.sweeps.journal import locked\n"
+        f"with locked(Path({str(tmp_path / 'x')!r}), 'symlink'): print('in', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "in\n"
+        other.kill()
+        other.wait()
+    began = time.monotonic()
+    with locked(tmp_path / "x", "symlink"):
+        assert time.monotonic() - began > 0.9
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["x"]
+
+
+def test_many_that_wait_for_a_dead_holders_link_still_come_one_by_one(tmp_path):
+    (tmp_path / "x.lock").symlink_to("dead")
+    inside = repr(str(tmp_path / "inside"))
+    program = (
+        "import os, time; from pathlib import Path; from bbi_lightning.sweeps import journal\n"
+        "journal._DEAD_AFTER = 3\n"
+        f"with journal.locked(Path({str(tmp_path / 'x')!r}), 'symlink'):\n"
+        f"    os.mkdir({inside}); time.sleep(0.05); os.rmdir({inside})"
+    )
+    waiting = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(6)]
+    assert [process.wait(60) for process in waiting] == [0] * 6, "two were inside at a time"
+    assert list(tmp_path.iterdir()) == []

@@ -136,3 +136,12 @@ def test_notes_are_not_taken_for_markup(halfway, terminal):
     shown.close(read_status(halfway))
     assert "journal[0] is [bold]" in output.getvalue()
     assert "0.9300" in output.getvalue()
+
+
+@pytest.mark.parametrize("width", [84, 100, WIDE, 130])
+def test_bars_make_room_for_words(halfway, width):
+    """What runs, diverged or failed is never cut off in favour of a bar."""
+    said = printed(table(read_status(halfway, living=[WORKER]), width), width)
+    assert "1 running  1 diverged" in said
+    assert "…" not in said
+    assert ("━" in said) == (width >= 100)

@@ -21,7 +21,7 @@ def points(sweep, arm):
     return arm_points(sweep, sweep.arm(arm))
 
 
-@pytest.mark.parametrize("sampler", ["halton", "random"])
+@pytest.mark.parametrize("sampler", ["halton", "sobol", "random"])
 @pytest.mark.parametrize(
     "space", [{"lr": LR, "momentum": MOMENTUM}, {"n": {"type": "int", "low": 1, "high": 99}}]
 )
@@ -31,13 +31,13 @@ def test_a_longer_search_starts_with_the_shorter_one(sampler, space):
         assert points(spec(trials, sampler, a=space), "a") == long[:trials]
 
 
-@pytest.mark.parametrize("sampler", ["halton", "random"])
+@pytest.mark.parametrize("sampler", ["halton", "sobol", "random"])
 def test_the_points_depend_on_the_seed_alone(sampler):
     same = [points(spec(sampler=sampler, seed=s, a={"lr": LR}), "a") for s in (0, 0, 1)]
     assert same[0] == same[1] != same[2]
 
 
-@pytest.mark.parametrize("sampler", ["halton", "random"])
+@pytest.mark.parametrize("sampler", ["halton", "sobol", "random"])
 def test_equal_spaces_share_their_coordinates(sampler):
     decay = {"low": 1e-6, "high": 1e-2, "log": True}
     sweep = spec(
@@ -86,7 +86,7 @@ def test_a_grid_is_the_whole_product():
     assert [tuple(p.values()) for p in grid] == list(expected)
 
 
-@pytest.mark.parametrize("sampler", ["halton", "random"])
+@pytest.mark.parametrize("sampler", ["halton", "sobol", "random"])
 def test_a_finite_space_gives_no_point_twice(sampler):
     space = {"kind": {"choices": [1, True, "1"]}, "n": {"type": "int", "low": 1, "high": 4}}
     everything = points(spec(12, sampler, a=space), "a")
@@ -99,3 +99,18 @@ def test_the_edges_visit_every_end_and_choice():
     edges = edge_points(spec(4, a=space).arm("a"))
     seen = {key: {p[key] for p in edges} for key in space}
     assert seen == {"lr": {0.001, 1.0}, "n": {1, 4}, "kind": {"a", "b", "c"}}
+
+
+@pytest.mark.parametrize("sampler", ["halton", "sobol", "random"])
+def test_each_study_has_points_of_its_own_those_of_the_next_seed(sampler):
+    sweep = spec(8, sampler, a={"lr": LR})
+    second = arm_points(sweep, sweep.arm("a"), study=1)
+    assert not {repr(p) for p in second} & {repr(p) for p in points(sweep, "a")}
+    assert second == points(spec(8, sampler, seed=1, a={"lr": LR}), "a")
+
+
+def test_sobol_takes_any_count_and_covers_better_than_chance():
+    cells = lambda u: len({tuple(row) for row in np.floor(u * 8).astype(int)})  # noqa: E731
+    assert cells(unit_points("sobol", 64, 2, 0)) == 64  # 2³·2³ points: one in each cell
+    assert unit_points("sobol", 7, 3, 0).shape == (7, 3)
+    assert unit_points("sobol", 1, 1, 0).shape == (1, 1)

@@ -105,7 +105,7 @@ def test_integers_are_asked_for_by_name():
         ({"choices": "ab"}, "x.choices=ab must be a list with at least one value"),
         ({"choices": [[1]]}, "x.choices holds [1]: a choice is a text, a number, true, false or null"),
         ({"choices": [1, 2, 1]}, "x.choices=[1, 2, 1] names a value twice: drop one of them"),
-        ({"choices": [1], "low": 0}, "x.low is not a key of a sweep: use one of choices"),
+        ({"choices": [1], "low": 0}, "x.low is not a key of a sweep: use one of choices, when"),
     ],
 )
 def test_mistakes_get_one_sentence(data, sentence):

@@ -84,7 +84,11 @@ def test_a_key_may_be_nested_so_that_a_command_line_reaches_it():
             "objective.tie_breaker.metric=test/loss would select on test data: use val/loss",
         ),
         ("search.sampler", "haltn", "search.sampler=haltn is unknown: did you mean halton?"),
-        ("search.sampler", "tpe", "search.sampler=tpe is unknown: use one of halton, random, grid"),
+        (
+            "search.sampler",
+            "best",
+            "search.sampler=best is unknown: use one of halton, sobol, random, grid, tpe, gp, cmaes",
+        ),
         ("search.trials", 0, "search.trials=0 is too small: it must be at least 1"),
         ("search.trials", 1.5, "search.trials=1.5 must be a whole number"),
         ("search.trials", True, "search.trials=true must be a whole number"),

@@ -1,7 +1,7 @@
 """A task without a network: the "training" of a run is a formula and a nap. Misbehaves on request.
 
-Overrides: x, y (searched), seed, seconds (length of the nap), and thresholds on x above which a run raises,
-diverges, reports no objective, or is killed on its first or on every attempt.
+Overrides: x, y (searched), seed, seconds (length of the nap), eat (MiB), and thresholds on x above which a run
+raises, diverges, reports no objective, or is killed on its first or on every attempt.
 """
 
 from __future__ import annotations
@@ -62,6 +62,9 @@ def run(overrides: Sequence[str], root: Path, labels: Mapping[str, Any]) -> None
     attempt = folder.begin_attempt()
     print(f"attempt {attempt.number} of {folder.name}", flush=True)
     time.sleep(given.get("seconds", 0.0))
+    eaten = bytearray(given.get("eat", 0) << 20)  # MiB, zeroed, hence really there
+    if eaten:
+        time.sleep(20)
     x = given["x"]
     try:
         if x > given.get("raise_above", NEVER):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bbi_lightning.cli.sweep import plan, repair, results, run, status, submit, work
+from bbi_lightning.cli.sweep import cancel, plan, repair, results, run, status, submit, work
 from bbi_lightning.cli.sweep.asking import CONTEXT
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app = typer.Typer(
 for verb, text in (
     (plan.plan, plan.HELP),
     (run.run, run.HELP),
-    (submit.submit, submit.SUBMIT_HELP),
+    (submit.submit, submit.HELP),
     (status.status, status.HELP),
     (results.best, results.BEST_HELP),
     (results.logs, results.LOGS_HELP),
@@ -24,7 +24,7 @@ for verb, text in (
     (repair.retry, repair.RETRY_HELP),
     (repair.extend, repair.EXTEND_HELP),
     (repair.add, repair.ADD_HELP),
-    (submit.cancel, submit.CANCEL_HELP),
-    (work.work, work.HELP),
+    (cancel.cancel, cancel.HELP),
 ):
-    app.command(no_args_is_help=True, help=text, context_settings=CONTEXT)(verb)
+    app.command(no_args_is_help=True, help=text, short_help=verb.__doc__, context_settings=CONTEXT)(verb)
+app.command(no_args_is_help=True, help=work.HELP, hidden=True, context_settings=CONTEXT)(work.work)

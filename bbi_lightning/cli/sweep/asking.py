@@ -112,3 +112,8 @@ def opened(folder: SweepFolder) -> Studies:
 def as_typed(name: str, directory: Path) -> str:
     """A sweep as the next command would name it."""
     return name if directory == SWEEPS else str(directory / name)
+
+
+def counted(number: int, what: str) -> str:
+    """1 trial, 2 trials."""
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -7,9 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bbi_lightning.cli.sweep.asking import SWEEPS, Dir, Name, as_typed, find, mistakes_in_a_sentence, opened
+from bbi_lightning.cli.sweep.asking import (
+    SWEEPS,
+    Dir,
+    Name,
+    as_typed,
+    counted,
+    find,
+    mistakes_in_a_sentence,
+    opened,
+)
 
 if TYPE_CHECKING:
+    from bbi_lightning.sweeps.folder import SweepFolder
     from bbi_lightning.sweeps.study import Studies
     from bbi_lightning.sweeps.trial import Trial
 
@@ -19,12 +29,13 @@ Run trials once more: what failed, or what has lost its worker.
 [bold]Examples[/bold]
 
   bbi sweep retry digits_showdown --failed
-  bbi sweep retry digits_showdown sgd/3 sgd/r0      # these two
-  bbi sweep retry digits_showdown --lost            # their count of losses begins anew
+  bbi sweep retry digits_showdown sgd/3 sgd/r0     # these two
+  bbi sweep retry digits_showdown --lost           # losses count from 0 again
 
   A run goes on from its newest checkpoint. Trials whose worker vanished are
   taken up by the next worker without this; --lost forgives those that were lost
-  so often that they count as failed too.
+  so often that they count as failed too. One that was cancelled by hand runs
+  again only if it is named.
 """
 
 EXTEND_HELP = """
@@ -34,6 +45,9 @@ Let a sweep be larger: more trials in every arm, or more replicates of the best.
 
   bbi sweep extend digits_showdown 16                 # sixteen more in every arm
   bbi sweep extend digits_showdown --replicates 10    # ten more fresh seeds
+
+  [dim]# every arm searched once more, with points and a seed of its own[/dim]
+  bbi sweep extend digits_showdown --studies 1
 
   The points there are stay as they are. Workers that are at it see it within
   seconds; if nobody is, start some: bbi sweep run or submit.
@@ -62,8 +76,7 @@ def retry(
 ) -> None:
     """Run trials once more."""
     from bbi_lightning.sweeps import SweepError
-    from bbi_lightning.sweeps.trial import FAILED, RUNNING
-    from bbi_lightning.sweeps.workers import Roster
+    from bbi_lightning.sweeps.trial_names import find_trials
 
     with mistakes_in_a_sentence():
         if not (trials or failed or lost):
@@ -73,22 +86,44 @@ def retry(
         folder = find(directory, name)
         studies = opened(folder)
         with studies.alone():
-            due = _due(studies)
-            chosen = {trial.key: trial for trial in (_named(due, word) for word in trials or ())}
-            chosen |= {t.key: t for t in due.values() if failed and t.state == FAILED}
-            if lost:
-                begun = [t for t in due.values() if t.state == RUNNING]
-                gone = Roster(folder.workers, studies.spec.lock).vanished([t.owner for t in begun if t.owner])
-                chosen |= {t.key: t for t in begun if t.owner is None or t.owner in gone}
-                chosen |= {t.key: t for t in due.values() if t.state == FAILED and t.losses}
+            gone = _without_a_worker(studies, folder)
+            chosen = {trial.key: trial for trial in find_trials(studies, trials or ())}
             for trial in chosen.values():
-                if not trial.ended and trial.state != RUNNING:
-                    raise SweepError(f"{trial.job.name} waits for its turn: there is nothing to retry")
-                if trial.ended and trial.state != FAILED:
-                    raise SweepError(f"{trial.job.name} is {trial.state}: only a failed trial can be retried")
+                _check_retry(trial, gone)
+            chosen |= _failed(studies) if failed else {}
+            chosen |= gone if lost else {}
+            chosen |= {key: t for key, t in _failed(studies).items() if t.losses} if lost else {}
             for trial in chosen.values():
                 studies.again(trial)
-    _say(f"{len(chosen)} trials will run once more", as_typed(name, directory), len(chosen))
+    _say(f"{counted(len(chosen), 'trial')} will run once more", as_typed(name, directory), len(chosen))
+
+
+def _failed(studies: Studies) -> dict[int, Trial]:
+    from bbi_lightning.sweeps.trial import FAILED
+
+    due = [trial for arm in studies.spec.arms for trial in studies.due(arm.name)]
+    return {trial.key: trial for trial in due if trial.state == FAILED and not trial.is_cancelled}
+
+
+def _without_a_worker(studies: Studies, folder: SweepFolder) -> dict[int, Trial]:
+    """The trials that were begun and that nobody has."""
+    from bbi_lightning.sweeps.workers import Roster
+
+    begun = studies.running()
+    vanished = Roster(folder.workers, studies.spec.lock).vanished([t.owner for t in begun if t.owner])
+    return {trial.key: trial for trial in begun if trial.owner is None or trial.owner in vanished}
+
+
+def _check_retry(trial: Trial, gone: dict[int, Trial]) -> None:
+    from bbi_lightning.sweeps import SweepError
+    from bbi_lightning.sweeps.trial import FAILED
+
+    if trial.state == FAILED or trial.key in gone:
+        return
+    if trial.ended:
+        raise SweepError(f"{trial.job.name} is {trial.state}: only a failed trial can be retried")
+    how = "is under way" if trial.owner else "waits for its turn"
+    raise SweepError(f"{trial.job.name} {how}: there is nothing to retry")
 
 
 def extend(
@@ -97,32 +132,33 @@ def extend(
         int, typer.Argument(metavar="TRIALS", min=0, help="More trials in every arm.", show_default=False)
     ] = 0,
     replicates: Annotated[int, typer.Option("--replicates", min=0, help="More replicates.")] = 0,
+    searches: Annotated[int, typer.Option("--studies", min=0, help="More searches of every arm.")] = 0,
     directory: Dir = SWEEPS,
 ) -> None:
     """Let a sweep be larger."""
     from bbi_lightning.sweeps import SweepError, parse_spec
 
     with mistakes_in_a_sentence():
-        if not (more or replicates):
-            raise SweepError("by how much is missing: give a number of trials, or --replicates")
+        if not (more or replicates or searches):
+            raise SweepError("by how much is missing: give a number of trials, --replicates or --studies")
         folder = find(directory, name)
         studies = opened(folder)
         with studies.alone():
-            spec = folder.read_spec()
-            grown = parse_spec(
-                dataclasses.replace(
-                    spec,
-                    search=dataclasses.replace(spec.search, trials=spec.search.trials + more),
-                    replicates=dataclasses.replace(spec.replicates, count=spec.replicates.count + replicates),
-                ).plain()
+            spec, before = folder.read_spec(), studies.left()
+            search = dataclasses.replace(
+                spec.search, trials=spec.search.trials + more, studies=spec.search.studies + searches
             )
+            count = spec.replicates.count + replicates
+            grown = dataclasses.replace(
+                spec, search=search, replicates=dataclasses.replace(spec.replicates, count=count)
+            )
+            grown = parse_spec(grown.plain())
             folder.check(grown)
             folder.write_spec(grown)
             studies.spec = grown
             studies.plan()
-    arms = len(grown.arms)
-    said = f"{more * arms} trials and {replicates * arms} replicates more"
-    _say(said, as_typed(name, directory), more + replicates)
+            added = studies.left() - before
+    _say(f"{counted(added, 'run')} more, {studies.left()} to go", as_typed(name, directory), added)
 
 
 def add(
@@ -132,55 +168,49 @@ def add(
     directory: Dir = SWEEPS,
 ) -> None:
     """Add one trial by hand."""
+    from bbi_lightning.cli.sweep.task import task_named
     from bbi_lightning.sweeps import SweepError
+    from bbi_lightning.sweeps.conditions import check_point
+    from bbi_lightning.sweeps.overrides import trial_overrides
     from bbi_lightning.sweeps.section import did_you_mean
     from bbi_lightning.sweeps.trial import ADDED, Job
 
     with mistakes_in_a_sentence():
         folder = find(directory, name)
         studies = opened(folder)
-        arms = {known.name: known for known in studies.spec.arms}
-        if arm not in arms:
-            raise SweepError(f"the sweep has no arm {arm}: {did_you_mean(arm, list(arms))}")
+        spec, names = studies.spec, [known.name for known in studies.spec.arms]
+        if arm not in names:
+            raise SweepError(f"the sweep has no arm {arm}: {did_you_mean(arm, names)}")
         params = _point(point)
-        space = arms[arm].space
-        for key in params.keys() ^ space.keys():
-            remedy = f"give {key}=VALUE" if key in space else did_you_mean(key, list(space))
-            raise SweepError(f"arm {arm} searches {', '.join(space)}: {remedy}")
-        for key, value in params.items():
-            if not space[key].contains(value):
-                raise SweepError(f"{key}={value} is outside the space of arm {arm}: {space[key].plain()}")
+        check_point(arm, spec.arm(arm).space, params)
+        params = {key: params[key] for key in spec.arm(arm).space if key in params}
+        try:
+            task_named(spec.task).validate(trial_overrides(spec, spec.arm(arm), params, spec.search.seed))
+        except ValueError as error:
+            raise SweepError(f"arm {arm}: {error}") from None
         with studies.alone():
-            index = sum(trial.job.phase == ADDED for trial in studies.trials(arm))
-            job = Job(arm, ADDED, index, index, studies.spec.search.seed, params)
+            index = sum(trial.job.phase == ADDED for trial in studies.due(arm))
+            job = Job(arm, ADDED, index, index, spec.search.seed, params)
             studies.enqueue(job)
     _say(f"{job.name} was added", as_typed(name, directory), 1)
 
 
-def _due(studies: Studies) -> dict[str, Trial]:
-    return {trial.job.name: trial for arm in studies.spec.arms for trial in studies.due(arm.name)}
-
-
-def _named(due: dict[str, Trial], word: str) -> Trial:
-    from bbi_lightning.sweeps import SweepError
-
-    if word not in due:
-        example = next(iter(due), "sgd/0")
-        raise SweepError(f"there is no trial {word}: write it as ARM/NUMBER, such as {example}")
-    return due[word]
-
-
 def _point(words: list[str]) -> dict[str, Any]:
-    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
 
     from bbi_lightning.sweeps import SweepError
 
     params = {}
     for word in words:
         key, sign, text = word.partition("=")
+        try:  # 1e-3 is a number to it, unlike to YAML
+            params[key] = OmegaConf.from_dotlist([f"value={text}"])["value"]
+        except (YAMLError, OmegaConfBaseException):
+            sign = ""
         if not sign:
-            raise SweepError(f"{word} is no point: write it as optim.lr=0.1")
-        params[key] = yaml.safe_load(text)
+            raise SweepError(f"{word} is no part of a point: write it as optim.lr=0.1")
     return params
 
 
@@ -191,8 +221,9 @@ def _say(what: str, name: str, count: int) -> None:
     console.print(f"{what}.", highlight=False)
     if count:
         console.print(
-            f"Workers that are at it take them up; if none are: bbi sweep run or submit. See {name}'s status",
+            "Workers that are at it take them up; if there are none: bbi sweep run, or submit.",
             style="dim",
             highlight=False,
             soft_wrap=True,
         )
+        console.print(f"Next: [bold]bbi sweep status {name}[/bold]", highlight=False, soft_wrap=True)

@@ -133,16 +133,12 @@ def logs(
 def _log_of(folder: SweepFolder, word: str) -> Path:
     from bbi_lightning.sweeps import SweepError
     from bbi_lightning.sweeps.child import LOG
+    from bbi_lightning.sweeps.trial_names import find_trials
 
-    studies = opened(folder)
-    named = {t.job.name: t for arm in studies.spec.arms for t in studies.due(arm.name)}
-    if word not in named:
-        raise SweepError(
-            f"there is no trial {word}: write it as ARM/NUMBER, such as {next(iter(named), 'sgd/0')}"
-        )
-    run = named[word].run
+    (found,) = find_trials(opened(folder), [word])
+    run = found.run
     if run is None:
-        raise SweepError(f"{word} is {named[word].state}: it has not been started, so there is no output")
+        raise SweepError(f"{word} is {found.state}: it has not been started, so there is no output")
     if not (folder.runs / run / LOG).is_file():
         raise SweepError(f"{word} has printed nothing: its run is {folder.runs / run}")
     return folder.runs / run / LOG
@@ -153,6 +149,7 @@ def _row(trial: Trial) -> dict[str, Any]:
     return {
         "trial": trial.job.name,
         "arm": trial.job.arm,
+        "study": trial.job.study,
         "phase": trial.job.phase,
         "index": trial.job.index,
         "seed": trial.job.seed,

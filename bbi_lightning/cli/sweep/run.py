@@ -13,6 +13,7 @@ from bbi_lightning.cli.sweep.asking import SWEEPS, Dir, as_typed, described, mis
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from bbi_lightning.sweeps.folder import SweepFolder
     from bbi_lightning.sweeps.run import SweepEnd
 
 HELP = """
@@ -58,11 +59,15 @@ def run(
     ] = None,
     directory: Dir = SWEEPS,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run once more what failed.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Run the checkout, where the sweep has a copy of the code.")
+    ] = False,
 ) -> None:
     """Run a sweep, or what is left of it."""
     from rich.console import Console
 
     from bbi_lightning.cli.sweep.task import task_named
+    from bbi_lightning.sweeps.folder import SweepFolder
     from bbi_lightning.sweeps.live import display
     from bbi_lightning.sweeps.run import run_sweep
 
@@ -70,6 +75,8 @@ def run(
     try:
         with mistakes_in_a_sentence():
             spec = described(overrides)
+            if not live:
+                _go_on_in_the_copy(console, SweepFolder(directory / spec.name))
             task = task_named(spec.task)
             end = run_sweep(
                 spec, directory, task, display(console), workers=workers, retry_failed=retry_failed
@@ -77,6 +84,21 @@ def run(
     except KeyboardInterrupt:  # before the first run
         raise typer.Exit(128 + signal.SIGINT) from None
     raise typer.Exit(_say_how_it_ended(console, end, directory))
+
+
+def _go_on_in_the_copy(console: Console, folder: SweepFolder) -> None:
+    """Where a sweep has a copy of the code, its trials are run by that, here too."""
+    from bbi_lightning.sweeps.snapshot import Code, enter
+
+    code = Code.read(folder.code)
+    if code.is_in_use():
+        return
+    console.print(f"It goes on with {code.sentence()}.", style="dim", highlight=False, soft_wrap=True)
+    if changed := code.changed_since():
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        words = f"The checkout has changed since ({changed[0]}{more}): --live runs it instead."
+        console.print(words, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    enter(code)
 
 
 def _say_how_it_ended(console: Console, end: SweepEnd, directory: Path) -> int:

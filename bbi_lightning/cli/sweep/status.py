@@ -14,6 +14,7 @@ from bbi_lightning.cli.sweep.asking import (
     Json,
     Name,
     as_typed,
+    counted,
     find,
     mistakes_in_a_sentence,
     opened,
@@ -136,7 +137,7 @@ def _picture(state: SweepStatus, jobs: Sequence[QueuedJob], width: int) -> Rende
     waiting = [job for job in jobs if job.state == "PENDING"]
     if waiting:
         reasons = ", ".join(sorted({job.reason for job in waiting}))
-        parts.append(f"{len(waiting)} jobs wait in the queue ({reasons})")
+        parts.append(f"{counted(len(waiting), 'job')} in the queue ({reasons})")
     return Group(table(state, width), Text("  " + " · ".join(parts) + "\n", style="dim"))
 
 
@@ -146,7 +147,7 @@ def _who(state: SweepStatus) -> str:
     if len(state.workers) == 1:
         return f"running: {state.workers[0].place}"
     hosts = len({worker.host for worker in state.workers})
-    return f"{len(state.workers)} workers on {hosts} host{'s' if hosts > 1 else ''}"
+    return f"{len(state.workers)} workers on {counted(hosts, 'host')}"
 
 
 def say_failures(console: Console, state: SweepStatus, folder: SweepFolder, name: str) -> None:

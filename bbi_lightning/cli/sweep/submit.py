@@ -1,11 +1,8 @@
-"""`bbi sweep submit` and `bbi sweep cancel`: a sweep on the cluster."""
+"""`bbi sweep submit`: a sweep on the cluster."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import time
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,10 +10,9 @@ import typer
 from bbi_lightning.cli.sweep.asking import (
     SWEEPS,
     Dir,
-    Name,
     as_typed,
+    counted,
     described,
-    find,
     mistakes_in_a_sentence,
 )
 
@@ -24,9 +20,7 @@ if TYPE_CHECKING:
     from bbi_lightning.cluster import Site
     from bbi_lightning.sweeps.submission import Request, Submission
 
-_LEAVING = 30.0  # seconds in which running workers may save and leave before they are cancelled
-
-SUBMIT_HELP = """
+HELP = """
 Run a sweep on the cluster: queue the jobs it needs, and return at once.
 
 [bold]Examples[/bold]
@@ -65,17 +59,6 @@ Run a sweep on the cluster: queue the jobs it needs, and return at once.
   Exit codes: 0 queued, or nothing to do; 2 a mistake, or SLURM refused.
 """
 
-CANCEL_HELP = """
-Stop a sweep: its workers save and leave, here and on the cluster, and its jobs go from the queue.
-
-[bold]Examples[/bold]
-
-  bbi sweep cancel digits_showdown
-  bbi sweep cancel digits_showdown --now       # without waiting for anybody to save
-
-  Nothing is lost: bbi sweep submit, or run, goes on where it was.
-"""
-
 
 def submit(
     words: Annotated[
@@ -106,7 +89,7 @@ def submit(
     with mistakes_in_a_sentence():
         overrides, asked = taken_apart(words)
         spec = described(overrides)
-        site, request = _request(asked)
+        site, request = requested(asked)
         if only_print:
             folder = SweepFolder(directory.resolve() / spec.name)
             print(render(job_of(folder, request, request.jobs or 1), site), end="")
@@ -122,7 +105,7 @@ def submit(
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _request(asked: dict[str, Any]) -> tuple[Site, Request]:
+def requested(asked: dict[str, Any]) -> tuple[Site, Request]:
     """What `cluster.KEY=VALUE` words come to."""
     from bbi_lightning.cli.cluster_words import own_keys
     from bbi_lightning.cluster import ClusterError, Resources, load_site
@@ -153,50 +136,9 @@ def _in_words(made: Submission, name: str) -> list[str]:
     lines = []
     if made.queued:
         had = f", beside {made.living} that were there" if made.living else ""
-        lines.append(f"Queued {made.queued} jobs{had}: {', '.join(made.arrays)}")
+        lines.append(f"Queued {counted(made.queued, 'job')}{had}: {', '.join(made.arrays)}")
     else:
-        lines.append(f"{made.living} jobs work on it or wait already: nothing new was queued")
+        lines.append(f"{counted(made.living, 'job')} at work or in the queue already: nothing new was queued")
     if made.refusal:
         lines.append(f"[yellow]SLURM took no more ({made.refusal}); these do it all, only later[/yellow]")
     return [*lines, f"Next: [bold]bbi sweep status {name} --watch[/bold]"]
-
-
-def cancel(
-    name: Name,
-    directory: Dir = SWEEPS,
-    now: Annotated[bool, typer.Option("--now", help="Do not wait for trials to save.")] = False,
-) -> None:
-    """Stop a sweep."""
-    from rich.console import Console
-
-    from bbi_lightning.cluster import Slurm
-    from bbi_lightning.sweeps.submission import job_name
-    from bbi_lightning.sweeps.workers import Roster
-    from bbi_lightning.tracking.durable import write_atomically
-
-    console = Console()
-    with mistakes_in_a_sentence():
-        folder = find(directory, name)
-        roster = Roster(folder.workers, folder.read_spec().lock)
-        since = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        write_atomically(folder.stop_file, json.dumps({"since": since}).encode())
-        jobs = []
-        if Slurm.is_here() and folder.slurm.is_dir():
-            jobs = [job for job in Slurm().queue(job_name(folder)) if job.lives]
-            Slurm().cancel([job.id for job in jobs if now or job.state == "PENDING"])
-        leaving = roster.living()
-        deadline = time.monotonic() + (0.0 if now else _LEAVING)
-        with console.status(f"{len(leaving)} workers save and leave"):
-            while (left := roster.living()) and time.monotonic() < deadline:
-                time.sleep(0.5)
-        if left and jobs:  # they were given their time
-            Slurm().cancel([job.id for job in Slurm().queue(job_name(folder)) if job.lives])
-    console.print(
-        f"Cancelled: {len(leaving) - len(left)} workers have left, {len(jobs)} jobs are gone from the queue."
-    )
-    for worker in left if not jobs else ():
-        console.print(f"[yellow]{worker.place} has not left yet: it still saves[/yellow]", highlight=False)
-    typed = as_typed(name, directory)
-    console.print(
-        f"Nothing is lost: bbi sweep run or submit goes on. Next: [bold]bbi sweep status {typed}[/bold]"
-    )

@@ -26,7 +26,7 @@ patiently() { # the controller may be restarting
 
 job=$SLURM_JOB_ID
 [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-ends=$(date +%s -d "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e)" 2>/dev/null || echo 9999999999)
+ends=$(date +%s -d "$(squeue --noheader --jobs="$job" --format=%e)" 2>/dev/null || echo 9999999999)
 say "job $job on $SLURM_JOB_NODELIST, restart ${SLURM_RESTART_COUNT:-0}"
 
 # 1. The environment. A line that fails ends the job: what it would have brought is missing.
@@ -44,7 +44,7 @@ case $code in
   0) exit 0 ;;
   2) fail "a mistake in the command: see above" ;;
 esac
-state=$(patiently squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
+state=$(patiently squeue --noheader --jobs="$job" --format=%T)
 if [ "$state" != RUNNING ] && [ "$(date +%s)" -lt "$ends" ]; then
   say "stopped by SLURM (${state:-gone}, code $code): scancel is final, a lost node is requeued by SLURM"
   exit "$code"

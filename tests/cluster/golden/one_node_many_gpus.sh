@@ -26,7 +26,7 @@ patiently() { # the controller may be restarting
 
 job=$SLURM_JOB_ID
 [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-ends=$(date +%s -d "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%e)" 2>/dev/null || echo 9999999999)
+ends=$(date +%s -d "$(squeue --noheader --jobs="$job" --format=%e)" 2>/dev/null || echo 9999999999)
 say "job $job on $SLURM_JOB_NODELIST, restart ${SLURM_RESTART_COUNT:-0}"
 
 # 1. The environment. A line that fails ends the job: what it would have brought is missing.
@@ -49,7 +49,7 @@ case $code in
   0) exit 0 ;;
   2) fail "a mistake in the command: see above" ;;
 esac
-state=$(patiently squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)
+state=$(patiently squeue --noheader --jobs="$job" --format=%T)
 if [ "$state" != RUNNING ] && [ "$(date +%s)" -lt "$ends" ]; then
   say "stopped by SLURM (${state:-gone}, code $code): scancel is final, a lost node is requeued by SLURM"
   exit "$code"
@@ -57,6 +57,9 @@ fi
 restarts=$((${BBI_RESTARTS:-0} + ${SLURM_RESTART_COUNT:-0}))
 [ "$restarts" -lt 100 ] || fail "gave up after $restarts restarts (code $code)"
 
+requeue() { # SLURM may have been faster, and refuses then
+  scontrol requeue "$job" || [ "$(squeue --noheader --jobs="$job" --format=%T)" = PENDING ]
+}
 again() { # queue this script anew, as a job of its own; the options say when and where
   export BBI_RESTARTS=$((restarts + 1))
   unset SLURM_RESTART_COUNT
@@ -67,7 +70,7 @@ case $code in
   # a lost rank, the time limit, SIGKILL, SIGUSR1, SIGUSR2, SIGTERM: it can go on at once
   71 | 75 | 137 | 138 | 140 | 143)
     say "interrupted (code $code): requeued"
-    patiently scontrol requeue "$job" && exit "$code"
+    patiently requeue && exit "$code"
     say "scontrol requeue was refused: submitted anew"
     again || fail "could not be submitted anew"
     exit "$code"

@@ -1,0 +1,35 @@
+"""Toy trials under a worker that SIGKILL takes just before, or just after, it tells how one ended.
+
+BBI_TEST_DIES is a file that holds `before` or `after`; it is removed by the worker that dies, so only one does.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from bbi_lightning.sweeps.study import Studies
+from toy_task import TASK
+
+VARIABLE = "BBI_TEST_DIES"
+
+__all__ = ["TASK", "VARIABLE"]
+
+_tell = Studies.tell
+
+
+def _dying_tell(self: Studies, *arguments: Any) -> bool:
+    order = Path(os.environ[VARIABLE])
+    when = order.read_text() if order.exists() else "never"
+    told = False if when == "before" else _tell(self, *arguments)
+    if when in ("before", "after"):
+        order.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return told
+
+
+if VARIABLE in os.environ and "SLURM_JOB_ID" in os.environ and multiprocessing.parent_process() is None:
+    Studies.tell = _dying_tell  # type: ignore[method-assign]
