@@ -77,37 +77,37 @@ class Slurm:
             options: further options.
         """
         ranges = [] if array is None else [f"--array={array}"]
-        answer = _answer("sbatch", "--parsable", *ranges, *options, str(script))
+        answer = answer_of("sbatch", "--parsable", *ranges, *options, str(script))
         return answer.strip().splitlines()[-1].split(";")[0]
 
     def queue(self, name: str | None = None) -> list[QueuedJob]:
         """The user's jobs in the queue, every task of an array on its own; only those of a name if given."""
         only = [] if name is None else [f"--name={name}"]
         words = ["--noheader", "--array", "--user", str(os.getuid()), *only]
-        lines = _answer("squeue", *words, "--format=" + "|".join(_COLUMNS.values())).splitlines()
+        lines = answer_of("squeue", *words, "--format=" + "|".join(_COLUMNS.values())).splitlines()
         return [_queued(dict(zip(_COLUMNS, line.split("|"), strict=True))) for line in lines if line.strip()]
 
     def cancel(self, jobs: Sequence[str]) -> None:
         """End jobs for good; those that are gone already are no error."""
         if jobs:
-            _answer("scancel", "--quiet", *jobs)
+            answer_of("scancel", "--quiet", *jobs)
 
     def config(self) -> dict[str, str]:
         """`scontrol show config` as key to value."""
-        pairs = (line.partition("=") for line in _answer("scontrol", "show", "config").splitlines())
+        pairs = (line.partition("=") for line in answer_of("scontrol", "show", "config").splitlines())
         return {key.strip(): value.strip() for key, sign, value in pairs if sign}
 
     def partitions(self) -> list[dict[str, str]]:
         """Every partition, key to value."""
-        return _records(_answer("scontrol", "--oneliner", "show", "partition"))
+        return _records(answer_of("scontrol", "--oneliner", "show", "partition"))
 
     def nodes(self) -> list[dict[str, str]]:
         """Every node, key to value."""
-        return _records(_answer("scontrol", "--oneliner", "show", "node"))
+        return _records(answer_of("scontrol", "--oneliner", "show", "node"))
 
     def job(self, job: str) -> dict[str, str]:
         """What SLURM knows of a job, key to value."""
-        return next(iter(_records(_answer("scontrol", "--oneliner", "show", "job", job))), {})
+        return next(iter(_records(answer_of("scontrol", "--oneliner", "show", "job", job))), {})
 
     def max_array_size(self) -> int | None:
         """MaxArraySize: indices must be below it; None if the cluster does not say."""
@@ -130,7 +130,7 @@ def seconds_left() -> float | None:
     if end.isdigit():
         return int(end) - time.time()
     try:
-        return seconds_of(_answer("squeue", "--noheader", "--jobs", job, "--format=%L"))
+        return seconds_of(answer_of("squeue", "--noheader", "--jobs", job, "--format=%L"))
     except ClusterError:
         return None
 
@@ -146,21 +146,25 @@ def _records(text: str) -> list[dict[str, str]]:
     return [dict(re.findall(r"(\w+(?::\w+)?)=(\S*)", line)) for line in text.splitlines() if "=" in line]
 
 
-def _answer(*command: str) -> str:
-    """What a command prints.
+def answer_of(*command: str, patience: float = _PATIENCE) -> str:
+    """What a command of SLURM prints.
+
+    Args:
+        command: its words.
+        patience: seconds it may take.
 
     Raises:
         ClusterError: it is missing, refuses, or takes too long.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=patience, check=False)
     except FileNotFoundError:
         raise ClusterError(
             f"{command[0]} is not on the PATH: go to a login node of the cluster, or use bbi sweep run here"
         ) from None
     except subprocess.TimeoutExpired:
         raise ClusterError(
-            f"{command[0]} has not answered for {_PATIENCE:.0f} s: ask scontrol ping whether SLURM is up"
+            f"{command[0]} has not answered for {patience:.0f} s: ask scontrol ping whether SLURM is up"
         ) from None
     if done.returncode:
         words = " ".join(done.stderr.split()) or f"exit code {done.returncode}"

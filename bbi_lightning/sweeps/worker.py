@@ -312,10 +312,10 @@ class Worker:
         trial, seconds, code = slot.trial, time.monotonic() - slot.started, slot.process.exitcode
         if slot.dismissed or (slot.run and self._settle(trial, slot.run, seconds)):
             return
-        if slot.behind and slot.run and (code in _INTERRUPTED or code == -signal.SIGTERM):
-            if RunFolder(self._folder.runs / slot.run).stop_for_good():
-                self._settle(trial, slot.run, seconds)
-                return
+        asked = code in _INTERRUPTED or code == -signal.SIGTERM
+        if slot.behind and slot.run and asked and RunFolder(self._folder.runs / slot.run).stop_for_good():
+            self._settle(trial, slot.run, seconds)
+            return
         outcome = self._failure(slot, code)
         if outcome is not None:
             self._tell(trial, outcome, seconds)

@@ -153,19 +153,14 @@ class Cluster:
         return done.stdout.strip()
 
     def queue(self) -> list[str]:
-        """The jobs that wait, run or end, one a line: id, name, state."""
-        return self.ask("squeue", "--noheader", "--array", "--format=%i %j %T", check=False).splitlines()
+        """The jobs that wait, run or end, one a line: id, name, state. RuntimeError: nobody answers."""
+        return self.ask("squeue", "--noheader", "--array", "--format=%i %j %T").splitlines()
 
     def jobs(self) -> list[dict[str, str]]:
         """All jobs SLURM remembers, newest last, key to value."""
         lines = self.ask("scontrol", "--oneliner", "show", "job", check=False).splitlines()
         words = ([word for word in line.split() if "=" in word] for line in lines)
         return [dict(word.split("=", 1) for word in line) for line in words if line]
-
-    def ended(self, job: str) -> str | None:
-        """SLURM's word for how a job ended; None while it waits, runs or leaves."""
-        state = next((facts["JobState"] for facts in self.jobs() if facts["JobId"] == job), "unknown")
-        return None if state in ("PENDING", "RUNNING", "COMPLETING") else state
 
     def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 60.0) -> object:
         """Wait until the condition holds; its value. If it never does, an AssertionError."""
@@ -176,7 +171,7 @@ class Cluster:
                     return value
             if time.monotonic() > deadline:
                 tails = [_tail(file) for file in sorted(self.folder.glob("slurm*.log"))]
-                lines = [f"waited {seconds:.0f} s for {what}", *self.queue(), *tails]
+                lines = [f"waited {seconds:.0f} s for {what}", self.ask("squeue", check=False), *tails]
                 raise AssertionError("\n".join(lines))
             time.sleep(0.1)
 
@@ -193,8 +188,9 @@ class Cluster:
         """End everything that was started, jobs first."""
         self.ask("scancel", "--user=root", check=False)
         deadline = time.monotonic() + 10
-        while self.queue() and time.monotonic() < deadline:
-            time.sleep(0.2)
+        with contextlib.suppress(RuntimeError):
+            while self.queue() and time.monotonic() < deadline:
+                time.sleep(0.2)
         for daemon in list(self._daemons):
             if daemon != "munged":
                 self._daemons[daemon].terminate()
@@ -225,7 +221,7 @@ class Cluster:
         return found
 
     def _watch(self) -> None:
-        """Have everything ended when this process is, even if it is killed, and after an hour at the latest."""
+        """Have everything ended when this process is, even by SIGKILL, and after an hour at the latest."""
         reaper = [sys.executable, str(Path(__file__).with_name("reaper.py")), str(self.conf), str(LONGEST)]
         # a session of its own: what ends this process's group must not take it along
         self._reaper = subprocess.Popen(reaper, stdin=subprocess.PIPE, start_new_session=True)

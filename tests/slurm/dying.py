@@ -1,6 +1,6 @@
 """Toy trials under a worker that SIGKILL takes just before, or just after, it tells how one ended.
 
-BBI_TEST_DIES is a file that holds `before` or `after`; it is removed by the worker that dies, so only one does.
+BBI_TEST_DIES names a file that holds `before` or `after`. The worker that dies removes it, so only one does.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from bbi_lightning.sweeps.study import Studies
 from toy_task import TASK
+
+from bbi_lightning.sweeps.study import Studies
 
 VARIABLE = "BBI_TEST_DIES"
 

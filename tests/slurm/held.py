@@ -1,8 +1,8 @@
 """Training that stops at the moments a test names, until it is asked to leave: so a signal comes just there.
 
-BBI_TEST_HOLDS names a folder with one file `1 <moment>`, `2 <moment>`, … for each attempt that is held, in this
-order. A process that gets there renames the file to `<moment>.reached`, and goes on when it has been signalled.
-A moment is one of `kills.moments.MOMENTS`, or `import of the worker`, or `import of the server`.
+BBI_TEST_HOLDS names a folder with files `1 <moment>`, `2 <moment>`, …: so many attempts are held, one after
+the other. A process that gets there renames the file to `<moment>.reached`, and goes on when it has been
+signalled. A moment is one of `kills.moments.MOMENTS`, or `import of the worker`, or `import of the server`.
 """
 
 from __future__ import annotations
@@ -59,6 +59,6 @@ def run(overrides: Sequence[str], root: Path, labels: Mapping[str, Any]) -> None
 
 TASK = Task(run, _train.run_name, _train.validate, (*_train.preload, "slurm.held_server"), _train.metrics)
 
-if (at_once := next_hold()) and multiprocessing.parent_process() is None and "SLURM_JOB_ID" in os.environ:
-    if moment_of(at_once) == "import of the worker":
-        hold(at_once)
+_in_worker = "SLURM_JOB_ID" in os.environ and multiprocessing.parent_process() is None
+if _in_worker and (at_once := next_hold()) and moment_of(at_once) == "import of the worker":
+    hold(at_once)

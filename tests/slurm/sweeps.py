@@ -100,14 +100,11 @@ class Sweeps:
 
     def wait_until_done(self, name: str = "toy", seconds: float = 120.0) -> None:
         """Wait until every trial has ended and no job of the sweep is left."""
-
-        def over() -> bool:
-            state = json.loads(self.bbi("sweep", "status", name, "--json"))
-            return state["done"] and not state["jobs"]
-
         try:
-            self.slurm.wait_for(over, f"the end of {name}", seconds)
-            self.slurm.wait_for(lambda: not self.slurm.queue(), "an empty queue")
+            self.slurm.wait_for(lambda: not self.slurm.queue(), f"the end of {name}", seconds)
+            state = json.loads(self.bbi("sweep", "status", name, "--json"))
+            assert state["done"], "the jobs have left, and the sweep is not done"
+            assert not state["jobs"]
         except AssertionError as error:
             logs = [f"--- {f.name}\n{f.read_text()[-1500:]}" for f in self.folder(name).slurm.glob("*.log")]
             raise AssertionError("\n".join([str(error), *logs])) from None

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from kills.comparison import assert_same
 
 from bbi_lightning.tracking.metric_log import read_metrics
 from bbi_lightning.tracking.run_folder import RunFolder
-from kills.comparison import assert_same
 from slurm.sweeps import Sweeps
 
 WORDS = (
     "model=mlp",
     "tracking=none",
-    "trainer.max_epochs=60",
+    "trainer.max_epochs=300",
     "runtime.accelerator=cpu",
     "checkpoint.every=1",
 )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kills.comparison import assert_same
 
 from bbi_lightning.tracking.run_folder import RunFolder
-from kills.comparison import assert_same
 from slurm.held import VARIABLE
 from slurm.sweeps import TESTS, Sweeps
 

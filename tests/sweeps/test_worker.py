@@ -233,7 +233,7 @@ def test_replicates_of_an_arm_start_while_others_search(tmp_path):
         replicates={"count": 2, "first_seed": 1000},
         arms={
             "quick": {"overrides": ["arm=quick"], "space": X},
-            "slow": {"overrides": ["arm=slow", "seconds=1.0"], "space": X},
+            "slow": {"overrides": ["arm=slow", "seconds=3.0"], "space": X},
         },
         base=[],
         workers=4,

@@ -1,7 +1,7 @@
 """A task without a network: the "training" of a run is a formula and a nap. Misbehaves on request.
 
-Overrides: x, y (searched), seed, seconds (length of the nap), eat (MiB), and thresholds on x above which a run
-raises, diverges, reports no objective, or is killed on its first or on every attempt.
+Overrides: x, y (searched), seed, seconds (length of the nap), eat (MiB), and thresholds on x above which
+a run raises, diverges, reports no objective, or is killed on its first or on every attempt.
 """
 
 from __future__ import annotations

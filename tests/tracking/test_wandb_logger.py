@@ -25,6 +25,7 @@ from wandb_standin import DUMMY_KEY, WandbStandIn, wandb_environment
 from bbi_lightning.tracking.metric_log import MetricLog, read_metrics
 from bbi_lightning.tracking.run_folder import RunFolder
 from bbi_lightning.tracking.wandb_logger import WandbTracking, build_wandb_logger, finish_wandb
+from bbi_lightning.tracking.wandb_sync import send, unsent
 
 ROOT = Path(__file__).parents[2]
 NAME = "digits-cnn-bbi-0123456789-s1000"
@@ -291,10 +292,15 @@ def test_offline_writes_inside_the_run_and_needs_no_account(outcome, tmp_path):
 
 
 @pytest.mark.slow
-def test_offline_attempts_arrive_as_one_run_when_they_are_sent_later(outcome, tmp_path):
-    folders = sorted(outcome["paths"]["offline"].glob("wandb/offline-run-*"))
+def test_offline_attempts_arrive_as_one_run_when_they_are_sent_later(outcome, tmp_path, monkeypatch):
+    path = outcome["paths"]["offline"]
+    (waiting,) = [run for run in unsent(path.parent) if run.run == path.name]
+    assert len(waiting.folders) == 2
     with WandbStandIn() as service:
-        wandb("sync", *folders, env=service.environment(tmp_path))
+        for name, value in service.environment(tmp_path).items():
+            monkeypatch.setenv(name, value)
+        assert send([waiting]) == {}
+    assert path.name not in {run.run for run in unsent(path.parent)}, "sent once"
     assert list(service.runs) == [NAME]
     run = service.runs[NAME]
     assert (run.project, run.group, run.job_type) == ("bbi_lightning", "showdown", "replicate")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bbi_lightning.cli.sweep import cancel, plan, repair, results, run, status, submit, work
+from bbi_lightning.cli.sweep import cancel, plan, repair, results, run, status, submit, sync, work
 from bbi_lightning.cli.sweep.asking import CONTEXT
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ for verb, text in (
     (repair.extend, repair.EXTEND_HELP),
     (repair.add, repair.ADD_HELP),
     (cancel.cancel, cancel.HELP),
+    (sync.sync, sync.HELP),
 ):
     app.command(no_args_is_help=True, help=text, short_help=verb.__doc__, context_settings=CONTEXT)(verb)
 app.command(no_args_is_help=True, help=work.HELP, hidden=True, context_settings=CONTEXT)(work.work)
