@@ -53,6 +53,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/optimizer_step.py
 	@$(BIN)/python benchmarks/input_pipeline.py
 	@$(BIN)/python benchmarks/sweep_throughput.py
+	@$(BIN)/python benchmarks/sweep_bookkeeping.py
 	@BBI_TEST_TRIALS=10000 $(BIN)/pytest --quiet --capture=no --timeout=4000 tests/slurm/test_ten_thousand.py
 	@$(BIN)/python benchmarks/checkpoint_cost.py
 	@$(BIN)/python benchmarks/resume_cost.py

@@ -2,6 +2,7 @@
 
 <root>/<name>/
   sweep.yaml     the description, resolved
+  configs/       the resolved config of each arm
   journal.log    the Optuna studies
   workers/       who is at work
   stop.json      there once the sweep was cancelled: workers leave
@@ -60,6 +61,11 @@ class SweepFolder:
     def slurm(self) -> Path:
         """The batch script, and what the jobs printed."""
         return self.path / "slurm"
+
+    @property
+    def configs(self) -> Path:
+        """Where the resolved config of each arm is, without its point: for people to read."""
+        return self.path / "configs"
 
     @property
     def code(self) -> Path:

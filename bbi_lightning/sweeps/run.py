@@ -22,6 +22,7 @@ from bbi_lightning.sweeps.task import Task
 from bbi_lightning.sweeps.trial import FAILED
 from bbi_lightning.sweeps.worker import Limits, Slot, Worker
 from bbi_lightning.sweeps.workers import Roster
+from bbi_lightning.tracking.durable import write_atomically
 
 
 class Display(Protocol):
@@ -105,10 +106,10 @@ def prepare(
     """
     check_metrics(spec, task.metrics)
     folder = SweepFolder(root.resolve() / spec.name)
-    folder.check(spec)
     old = folder.read_spec() if folder.spec_file.is_file() else None
-    if old is not None:  # two kinds of locks at a time would be none
-        spec = dataclasses.replace(spec, lock=old.lock)
+    if old is not None:
+        spec = _as_it_has_grown(spec, old, display)
+    folder.check(spec)
     if old != spec:  # before there is a folder, so that a corrected description finds none in its way
         _validate(spec, task, display)
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -116,7 +117,7 @@ def prepare(
     with studies.alone():
         folder.check(spec)  # somebody may have been faster
         if old != spec:
-            folder.write_spec(spec)
+            _describe(folder, spec, task)
         studies.plan()
         for arm in spec.arms if retry_failed else ():
             for trial in studies.due(arm.name):
@@ -126,6 +127,31 @@ def prepare(
     for sentence in studies.repaired:
         display.note(sentence)
     return folder, studies
+
+
+def _as_it_has_grown(spec: SweepSpec, old: SweepSpec, display: Display) -> SweepSpec:
+    """The description with what the sweep has by now: the command it was begun with must go on with it."""
+    search = dataclasses.replace(
+        spec.search,
+        trials=max(spec.search.trials, old.search.trials),
+        studies=max(spec.search.studies, old.search.studies),
+    )
+    count = max(spec.replicates.count, old.replicates.count)
+    grown = dataclasses.replace(
+        spec, search=search, replicates=dataclasses.replace(spec.replicates, count=count)
+    )
+    if grown != spec:
+        display.note(f"the sweep was extended: {search.trials} trials an arm, {count} replicates")
+    return dataclasses.replace(grown, lock=old.lock)  # two kinds of locks at a time would be none
+
+
+def _describe(folder: SweepFolder, spec: SweepSpec, task: Task) -> None:
+    """Write the description, and what each arm's config comes to."""
+    folder.write_spec(spec)
+    for arm in spec.arms if task.resolve is not None else ():
+        folder.configs.mkdir(exist_ok=True)
+        text = task.resolve([*spec.base, *arm.overrides])  # type: ignore[misc]
+        write_atomically(folder.configs / f"{arm.name}.yaml", text.encode())
 
 
 def sweep_status(folder: SweepFolder) -> SweepStatus:

@@ -27,6 +27,7 @@ class Task:
         metrics: names a run's summary is known to hold; empty: not known beforehand.
         checker: (overrides) gives a function of (params, overrides) that raises as `validate` does, for the
             points that share the overrides given before: quick for thousands. None: `validate` each.
+        resolve: (overrides) gives the whole config they make, as YAML for people. None: it has none.
         probe: (overrides, root, steps, seconds, report) does so many steps of a run, or as many as take so
             long, in the empty folder `root`, and reports what it took as it finds out: see `probe.Measured`.
             None: a whole run is measured.
@@ -39,3 +40,4 @@ class Task:
     metrics: tuple[str, ...] = ()
     checker: Callable[[Sequence[str]], Check] | None = None
     probe: Callable[[Sequence[str], Path, int, float, Report], None] | None = None
+    resolve: Callable[[Sequence[str]], str] | None = None

@@ -89,7 +89,7 @@ def outcome(x: float, y: float, seed: int) -> dict[str, float]:
     return {"val/acc": round(math.exp(-loss), 2), "val/loss": loss}
 
 
-TASK = Task(run=run, run_name=run_name, validate=validate)
+TASK = Task(run=run, run_name=run_name, validate=validate, preload=("toy_task",))
 
 
 def description(**changes: Any) -> dict[str, Any]:

@@ -36,6 +36,7 @@ def task_named(name: str) -> Task:
             metrics=_METRICS,
             checker=_checker,
             probe=_probe,
+            resolve=_resolve,
         )
     module, _, attribute = name.partition(":")
     try:
@@ -58,6 +59,12 @@ def _validate(overrides: Sequence[str]) -> None:
     from bbi_lightning.training.config import validate
 
     validate(_config(tuple(overrides)))
+
+
+def _resolve(overrides: Sequence[str]) -> str:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_yaml(_config(tuple(overrides)), resolve=True)
 
 
 def _run_name(overrides: Sequence[str]) -> str:
