@@ -32,7 +32,9 @@ def what_is_compared(spec: SweepSpec) -> list[str]:
     if count:
         pairs = "" if len(labels) == 1 else ", the same in every arm, so that arms are compared pair by pair"
         sentences.append(
-            f"It is run {count} times more with the fresh seeds {first} to {first + count - 1}{pairs}."
+            f"It is run again with {count} fresh seeds, {first} to {first + count - 1}{pairs}."
+            if count > 1
+            else f"It is run again with the fresh seed {first}{pairs}."
         )
     return sentences
 

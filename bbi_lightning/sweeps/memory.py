@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Callable
 
 import psutil
 
@@ -14,14 +16,24 @@ def resident_bytes(pid: int) -> int:
 
     Memory that they share is counted once for each: an upper bound.
     """
+    return _over_the_family(pid, lambda process: process.memory_info().rss)
+
+
+def own_bytes(pid: int) -> int:
+    """Bytes of RAM that would be free without a process and its descendants; 0 if it is gone.
+
+    What it shares with the server it was forked from is not its own: this is what one more trial costs.
+    """
+    return _over_the_family(pid, lambda process: process.memory_full_info().uss)
+
+
+def _over_the_family(pid: int, measured: Callable[[psutil.Process], int]) -> int:
     total = 0
     try:
         root = psutil.Process(pid)
         for process in (root, *root.children(recursive=True)):
-            try:
-                total += process.memory_info().rss
-            except psutil.Error:  # ended meanwhile
-                continue
+            with contextlib.suppress(psutil.Error):  # ended meanwhile
+                total += measured(process)
     except psutil.Error:
         return total
     return total

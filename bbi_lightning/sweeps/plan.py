@@ -20,6 +20,7 @@ from bbi_lightning.sweeps.fairness import differences_of_budget, what_is_compare
 from bbi_lightning.sweeps.folder import SweepFolder
 from bbi_lightning.sweeps.overrides import trial_overrides
 from bbi_lightning.sweeps.probe import Measured, Probing, measure
+from bbi_lightning.sweeps.run import as_it_has_grown
 from bbi_lightning.sweeps.spec import SweepSpec, check_metrics
 from bbi_lightning.sweeps.task import Task
 
@@ -155,7 +156,10 @@ def make_plan(
         SweepError: a trial's config is wrong (says which, and how many), or the sweep was begun otherwise.
     """
     check_metrics(spec, task.metrics)
-    SweepFolder(root / spec.name).check(spec)
+    folder = SweepFolder(root / spec.name)
+    if folder.spec_file.is_file():
+        spec = as_it_has_grown(spec, folder.read_spec())
+    folder.check(spec)
     points = {arm.name: points_to_expect(spec, arm) for arm in spec.arms}
     context = child.fork_server(task.preload)
     began = time.monotonic()

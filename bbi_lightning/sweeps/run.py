@@ -91,7 +91,8 @@ def run_sweep(
         limits = Limits(places=(child.threads(1),) * slots, grace=grace)
         context = child.fork_server(task.preload)
         reason = Worker(folder, task, context, limits, reporter.report).work()
-    status = read_status(Studies(folder.journal, spec), slots=slots, living=Roster(folder.workers).living())
+    studies = Studies(folder.journal, folder.read_spec())  # it may have been extended meanwhile
+    status = read_status(studies, slots=slots, living=Roster(folder.workers).living())
     display.close(status)
     return SweepEnd(status, folder, reason)
 
@@ -108,7 +109,11 @@ def prepare(
     folder = SweepFolder(root.resolve() / spec.name)
     old = folder.read_spec() if folder.spec_file.is_file() else None
     if old is not None:
-        spec = _as_it_has_grown(spec, old, display)
+        asked, spec = spec, as_it_has_grown(spec, old)
+        if (asked.search, asked.replicates) != (spec.search, spec.replicates):
+            display.note(
+                f"the sweep was extended to {spec.search.trials} trials an arm: it goes on with them"
+            )
     folder.check(spec)
     if old != spec:  # before there is a folder, so that a corrected description finds none in its way
         _validate(spec, task, display)
@@ -129,7 +134,7 @@ def prepare(
     return folder, studies
 
 
-def _as_it_has_grown(spec: SweepSpec, old: SweepSpec, display: Display) -> SweepSpec:
+def as_it_has_grown(spec: SweepSpec, old: SweepSpec) -> SweepSpec:
     """The description with what the sweep has by now: the command it was begun with must go on with it."""
     search = dataclasses.replace(
         spec.search,
@@ -140,8 +145,6 @@ def _as_it_has_grown(spec: SweepSpec, old: SweepSpec, display: Display) -> Sweep
     grown = dataclasses.replace(
         spec, search=search, replicates=dataclasses.replace(spec.replicates, count=count)
     )
-    if grown != spec:
-        display.note(f"the sweep was extended: {search.trials} trials an arm, {count} replicates")
     return dataclasses.replace(grown, lock=old.lock)  # two kinds of locks at a time would be none
 
 

@@ -195,8 +195,10 @@ class Studies:
             return pruner.prune(self._study(trial.job.arm, trial.job.study), now)
 
     def note_loss(self, trial: Trial) -> None:
-        """Write down that the trial's process died without a word."""
-        self._storage.set_trial_user_attr(trial.key, "losses", trial.losses + 1)
+        """Write down that the trial's process died without a word. Nothing if it is another's by now."""
+        with self.alone():
+            if self._is_still(trial):
+                self._storage.set_trial_user_attr(trial.key, "losses", trial.losses + 1)
 
     def again(self, trial: Trial) -> None:
         """Let a failed trial run once more, at its place; let go one under way, its losses forgiven."""

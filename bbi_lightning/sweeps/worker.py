@@ -25,7 +25,7 @@ from multiprocessing.context import ForkServerContext, ForkServerProcess
 from bbi_lightning.sweeps import child
 from bbi_lightning.sweeps.folder import SweepFolder
 from bbi_lightning.sweeps.growing_curve import GrowingCurve
-from bbi_lightning.sweeps.memory import resident_bytes, size
+from bbi_lightning.sweeps.memory import own_bytes, size
 from bbi_lightning.sweeps.outcome import cause_of_death, failure_of, result_of
 from bbi_lightning.sweeps.overrides import trial_overrides
 from bbi_lightning.sweeps.stop_request import StopRequest
@@ -197,7 +197,7 @@ class Worker:
             self._studies.spec = self._folder.read_spec()
         self._compare()
         for slot in self._slots if self._limits.memory is not None else ():
-            used = resident_bytes(slot.process.pid or 0)
+            used = own_bytes(slot.process.pid or 0)
             if used > (self._limits.memory or math.inf) and slot.killed is None:
                 slot.killed = (
                     f"used {size(used)} of memory, more than the {size(self._limits.memory or 0)} it may"

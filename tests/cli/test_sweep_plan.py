@@ -35,7 +35,7 @@ def test_it_shows_what_is_compared_and_what_it_needs_within_the_terminals_width(
     for words in (
         "What is compared",
         "What it needs",
-        "core-hours",
+        "of core time",
         "trials at a time on this machine",
         "all of them right",
     ):

@@ -118,7 +118,7 @@ def main(pictures: Path) -> None:
         terminal = Terminal(slurm, home)
         (home / "demo.yaml").write_text(_description())
         draw([terminal.type(f"bbi sweep plan {SWEEP}")], pictures / "slurm_plan.svg", "plan")
-        submitted = [terminal.type(f"bbi sweep submit {SWEEP} cluster.trial_memory=50M") for _ in range(2)]
+        submitted = [terminal.type(f"bbi sweep submit {SWEEP} cluster.trial_memory=20M") for _ in range(2)]
         draw(submitted, pictures / "slurm_submit.svg", "submit, twice")
         terminal.until_over()
         draw([terminal.type("bbi sweep status demo")], pictures / "slurm_status.svg", "status")

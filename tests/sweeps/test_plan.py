@@ -198,7 +198,7 @@ def test_the_sentences_say_what_is_compared_with_what():
     assert "plain and wide: 4 trials each (halton), all with the seed 0." in text
     assert "plain and wide declare the same space for x: the same values are tried." in text
     assert "largest val/acc at the end of training; between equals, the smallest val/loss" in text
-    assert "fresh seeds 1000 to 1001, the same in every arm" in text
+    assert "fresh seeds, 1000 to 1001, the same in every arm" in text
 
 
 def test_arms_that_share_no_space_are_told_so_and_a_single_arm_is_compared_with_nobody():

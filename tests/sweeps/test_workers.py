@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from bbi_lightning.sweeps.memory import bytes_of, resident_bytes, size
+from bbi_lightning.sweeps.memory import bytes_of, own_bytes, resident_bytes, size
 from bbi_lightning.sweeps.section import SweepError
 from bbi_lightning.sweeps.trial import Owner
 from bbi_lightning.sweeps.workers import Presence, Roster, worker_name
@@ -102,7 +102,7 @@ def test_the_memory_of_descendants_counts():
     program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {grandchild!r}])"
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "up\n"
-        assert resident_bytes(process.pid) > 200 << 20
+        assert resident_bytes(process.pid) > own_bytes(process.pid) > 200 << 20
         subprocess.run(["pkill", "-P", str(process.pid)], check=True)
     assert resident_bytes(process.pid) == 0
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bbi_lightning.cli.sweep.asking import SWEEPS, Dir, Json, described, mistakes_in_a_sentence
+from bbi_lightning.cli.sweep.asking import SWEEPS, Dir, Json, counted, described, mistakes_in_a_sentence
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -201,14 +201,13 @@ def _table(plan: Plan) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("arm", no_wrap=True)
     measured = any(arm.measured for arm in plan.arms)
-    figures = ("steps", "a step", "a run", "memory", "a run's disk", "hours") if measured else ("searched",)
+    figures = ("steps", "a step", "a run", "memory", "a run's disk", "in all") if measured else ("searched",)
     for title in ("runs", *figures):
         table.add_column(title, justify="right" if measured or title == "runs" else "left")
     for arm in plan.arms:
         runs = f"{arm.trials} + {arm.replicates}" if arm.replicates else str(arm.trials)
         if arm.measured:
-            hours = _hours(arm.seconds * plan.threads)
-            table.add_row(arm.label, runs, *_figures(arm.measured), hours)
+            table.add_row(arm.label, runs, *_figures(arm.measured), _time(arm.seconds * plan.threads))
         else:
             table.add_row(arm.label, runs, ", ".join(arm.space))
     return table
@@ -225,15 +224,15 @@ def _figures(measured: Measured) -> list[str]:
 def _needs(plan: Plan, packing: Packing, arrays: Sequence[str]) -> list[str]:
     lines = []
     if not math.isnan(plan.seconds):
-        hours = f"{_hours(plan.seconds * plan.threads)} core-hours"
+        work = f"{_time(plan.seconds * plan.threads)} of core time"
         if plan.needs_gpu:
-            hours += f", {_hours(plan.seconds / packing.slots)} GPU-hours"
-        lines.append(f"{hours} (measured on this machine)")
+            work += f", {_time(plan.seconds / packing.slots)} of GPU time"
+        lines.append(f"{work} (measured on this machine)")
         lines.append(f"disk: {_size(plan.disk_bytes)} of the {_size(plan.disk_free)} that are free")
     else:
-        lines.append("hours and disk are not known: nothing was measured")
+        lines.append("time and disk are not known: nothing was measured")
     where = "in each job" if arrays else "on this machine"
-    lines.append(f"{packing.slots} trials at a time {where} ({_reason(packing)})")
+    lines.append(f"{counted(packing.slots, 'trial')} at a time {where} ({_reason(packing)})")
     if arrays:
         cut = f", queued as {len(arrays)} arrays: {', '.join(arrays)}" if len(arrays) > 1 else ""
         lines.append(f"{packing.jobs} {'job' if packing.jobs == 1 else 'jobs'} at a time{cut}")
@@ -257,16 +256,6 @@ def _time(seconds: float) -> str:
                 f"{seconds / scale:.2g} {unit}" if seconds / scale < 10 else f"{seconds / scale:.0f} {unit}"
             )
     return f"{seconds / 3600:.1f} h"
-
-
-def _hours(seconds: float) -> str:
-    return (
-        "–"
-        if math.isnan(seconds)
-        else f"{seconds / 3600:,.2g}"
-        if seconds < 36000
-        else f"{seconds / 3600:,.0f}"
-    )
 
 
 def _size(count: float) -> str:

@@ -17,6 +17,7 @@
 #SBATCH --signal=USR1@300
 #SBATCH --no-requeue
 
+trap : TERM USR1 # a signal is for the processes, which save; this shell outlives them
 say() { echo "bbi $(date +%FT%T): $*" >&2; }
 fail() { say "$*"; exit 1; }
 patiently() { # the controller may be restarting
@@ -31,8 +32,7 @@ say "job $job on $SLURM_JOB_NODELIST, restart ${SLURM_RESTART_COUNT:-0}"
 
 # 1. The environment. A line that fails ends the job: what it would have brought is missing.
 
-# 2. The work. This shell outlives it, whatever ends it: a signal is for the processes, which save.
-trap : TERM USR1
+# 2. The work.
 srun --kill-on-bad-exit=1 \
     apptainer exec --nv /images/bbi.sif /env/bin/python -m bbi_lightning.cli train data=imagenet \
     model=resnet50 runtime.devices=1 runtime.num_nodes=1 runtime.root=/shared/runs \

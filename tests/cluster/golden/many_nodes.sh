@@ -16,6 +16,7 @@
 #SBATCH --signal=USR1@120
 #SBATCH --requeue
 
+trap : TERM USR1 # a signal is for the processes, which save; this shell outlives them
 say() { echo "bbi $(date +%FT%T): $*" >&2; }
 fail() { say "$*"; exit 1; }
 patiently() { # the controller may be restarting
@@ -33,8 +34,7 @@ say "job $job on $SLURM_JOB_NODELIST, restart ${SLURM_RESTART_COUNT:-0}"
 : "${MASTER_PORT:=$((20000 + SLURM_JOB_ID % 20000))}"
 export MASTER_ADDR MASTER_PORT
 
-# 2. The work. This shell outlives it, whatever ends it: a signal is for the processes, which save.
-trap : TERM USR1
+# 2. The work.
 srun --kill-on-bad-exit=1 \
     /env/bin/python -m bbi_lightning.cli train data=imagenet model=resnet50 runtime.devices=1 \
     runtime.num_nodes=1 runtime.root=/shared/runs 'data.root='"'"'/data/it'"'"''"'"'s'"'"''

@@ -17,6 +17,7 @@
 #SBATCH --signal=USR1@180
 #SBATCH --requeue
 
+trap : TERM USR1 # a signal is for the processes, which save; this shell outlives them
 say() { echo "bbi $(date +%FT%T): $*" >&2; }
 fail() { say "$*"; exit 1; }
 patiently() { # the controller may be restarting
@@ -37,8 +38,7 @@ export NCCL_DEBUG=WARN
 export TMPDIR="/tmp/$USER-$SLURM_JOB_ID"
 mkdir -p "$TMPDIR" || fail "there is no scratch folder $TMPDIR"
 
-# 2. The work. This shell outlives it, whatever ends it: a signal is for the processes, which save.
-trap : TERM USR1
+# 2. The work.
 srun --kill-on-bad-exit=1 \
     /env/bin/python -m bbi_lightning.cli train data=imagenet model=resnet50 runtime.devices=1 \
     runtime.num_nodes=1 runtime.root=/shared/runs 'data.root='"'"'/data/it'"'"''"'"'s'"'"''

@@ -16,6 +16,7 @@
 #SBATCH --signal=USR1@120
 #SBATCH --requeue
 
+trap : TERM USR1 # a signal is for the processes, which save; this shell outlives them
 say() { echo "bbi $(date +%FT%T): $*" >&2; }
 fail() { say "$*"; exit 1; }
 patiently() { # the controller may be restarting
@@ -31,8 +32,7 @@ say "job $job on $SLURM_JOB_NODELIST, restart ${SLURM_RESTART_COUNT:-0}"
 # 1. The environment. A line that fails ends the job: what it would have brought is missing.
 export PYTHONPATH=/shared/sweeps/digits/code
 
-# 2. The work. This shell outlives it, whatever ends it: a signal is for the processes, which save.
-trap : TERM USR1
+# 2. The work.
 srun --kill-on-bad-exit=1 \
     /env/bin/python -m bbi_lightning.cli sweep work /shared/sweeps/digits --slots=8
 code=$?
