@@ -53,6 +53,7 @@ class ArmResult:
         replicates: the runs with the best trial's parameters; of every study's best where there are several.
         winners: how many different points these are.
         foreign: how many replicates have other parameters (left out unless there are no others).
+        replicates_its_best: whether there are others: any with the best trial's parameters.
         mean, median: test metric of the finished replicates, None when there are none.
         versus: paired difference to the baseline, None for the baseline and without pairs.
         p_value: of `versus` after Holm's correction; NaN without pairs.
@@ -75,6 +76,7 @@ class ArmResult:
     p_value: float = math.nan
     conclusion: Conclusion = "no data"
     winners: int = 0
+    replicates_its_best: bool = True
 
     @property
     def finished(self) -> tuple[Run, ...]:
@@ -206,6 +208,7 @@ def _arm_result(
         mean=mean_estimate(outcomes, seed=seed) if outcomes else None,
         median=median_estimate(outcomes) if outcomes else None,
         winners=len(winners),
+        replicates_its_best=foreign < len(sweep.replicates(arm.name)),
     )
 
 

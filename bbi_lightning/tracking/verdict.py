@@ -191,7 +191,7 @@ def _losses(c: Comparison) -> Iterator[str]:
 
 def _foreign(c: Comparison) -> Iterator[str]:
     for r in c.results:
-        if r.foreign == len(r.replicates) > 0:
+        if r.replicates and not r.replicates_its_best:
             yield (
                 f"The replicates of {r.arm.label} do not have the parameters of its best trial: "
                 "run the sweep again to replicate the best."
