@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from bbi_lightning.cluster.doctor import Finding
+    from bbi_lightning.cluster.doctor import Finding, SweepNeeds
 
 HELP = """
 Say before anything is queued what this cluster will do to a sweep, and what to do about it.
@@ -23,6 +23,7 @@ Say before anything is queued what this cluster will do to a sweep, and what to 
 [bold]Examples[/bold]
 
   bbi doctor
+  bbi doctor digits_showdown         # also what this sweep needs: disk, data, W&B
   bbi doctor --site my_cluster.yaml --partition gpu
   bbi doctor --on-nodes              # also a probe of seconds on two nodes
 
@@ -35,6 +36,7 @@ Say before anything is queued what this cluster will do to a sweep, and what to 
   Exit codes: 0, 1 something will not work, 2 a mistake in the command.
 """
 
+_WEIGHED = 20  # runs whose size is looked at
 _STYLES = {
     "ok": ("✓", "green"),
     "note": ("·", "cyan"),
@@ -44,6 +46,9 @@ _STYLES = {
 
 
 def doctor(
+    sweep: Annotated[
+        str | None, typer.Argument(metavar="SWEEP", help="A sweep's name, or its folder.", show_default=False)
+    ] = None,
     site: Annotated[str, typer.Option("--site", help="A profile of slurm/sites, or a file.")] = "generic",
     partition: Annotated[
         str | None, typer.Option("--partition", help="Where jobs go.", show_default=False)
@@ -66,7 +71,10 @@ def doctor(
         profile = load_site(site)
         with console.status("looking") if console.is_terminal and not as_json else _silence():
             made = not directory.exists()
-            findings = examine(gather(directory, profile, partition, on_nodes=on_nodes))
+            facts = gather(directory, profile, partition, on_nodes=on_nodes)
+            if sweep is not None:
+                facts = dataclasses.replace(facts, sweep=_needs(directory, sweep))
+            findings = examine(facts)
             if made and not any(directory.iterdir()):
                 directory.rmdir()
     if as_json:
@@ -74,6 +82,28 @@ def doctor(
     else:
         console.print(_picture(findings))
     raise typer.Exit(1 if any(finding.level == "error" for finding in findings) else 0)
+
+
+def _needs(directory: Path, name: str) -> SweepNeeds:
+    """What a sweep needs, from its folder."""
+    import yaml
+
+    from bbi_lightning.cli.sweep.asking import find, opened
+    from bbi_lightning.cluster.doctor import SweepNeeds
+
+    folder = find(directory, name)
+    configs = [yaml.safe_load(file.read_text()) for file in folder.configs.glob("*.yaml")]
+    runs = [path for path in folder.runs.iterdir() if path.is_dir()] if folder.runs.is_dir() else []
+    sizes = [sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) for run in runs[:_WEIGHED]]
+    roots = {config["data"]["root"] for config in configs if config["data"].get("root")}
+    return SweepNeeds(
+        name=name,
+        left=opened(folder).left(),
+        bytes_a_run=sum(sizes) / len(sizes) if sizes else None,
+        data=tuple(sorted(map(str, roots))),
+        tracking=tuple(sorted({str(config["tracking"]["mode"]) for config in configs})),
+        gpus=any(config["runtime"]["accelerator"] in ("gpu", "cuda") for config in configs),
+    )
 
 
 def _silence() -> AbstractContextManager[None]:

@@ -32,18 +32,16 @@ class Unsent:
     folders: tuple[Path, ...]
 
 
-def unsent(runs: Path, *, busy: bool = False) -> list[Unsent]:
-    """The runs in a folder that have something to send.
+def unsent(runs: Path) -> list[Unsent]:
+    """The runs in a folder of runs that have something to send.
 
-    Args:
-        runs: the folder of run folders.
-        busy: also those that are being trained: what they write later is sent by another call.
+    One that is being trained is left out: what it wrote after its record was marked would never be sent.
     """
     found = []
     for folder in sorted(path for path in runs.iterdir() if (path / "run.json").is_file()):
         attempts = sorted((folder / "wandb").glob("offline-run-*"))  # the name begins with the time
         waiting = tuple(path for path in attempts if _has_news(path))
-        if waiting and (busy or RunFolder(folder).holder() is None):
+        if waiting and RunFolder(folder).holder() is None:
             found.append(Unsent(folder.name, waiting))
     return found
 

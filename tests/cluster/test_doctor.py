@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from bbi_lightning.cluster import ClusterError, Site
-from bbi_lightning.cluster.doctor import Facts, Finding, examine, gather
+from bbi_lightning.cluster.doctor import Facts, Finding, SweepNeeds, examine, gather
 from bbi_lightning.cluster.doctor.facts import FolderFacts, folder_facts
 
 FOLDER = FolderFacts("/shared/sweeps", 500 << 30, True, True, True, 2.0, 0.0, "nfs4")
-NODE = {"met": True, "python": "3.11.7", "package": "/env/bbi_lightning", "version": "1.0"}
+NODE = {"met": True, "signalled": True, "python": "3.11.7", "package": "/env/bbi_lightning", "version": "1.0"}
 GOOD = Facts(
     site=Site(defaults={"time": "4:00:00"}),
     config={
@@ -38,7 +38,7 @@ GOOD = Facts(
     refusal=None,
     folder=FOLDER,
     nodes=[{"node": "n1", **NODE}, {"node": "n2", **NODE, "kept_out": True, "clock_s": 0.1}],
-    python={key: str(value) for key, value in NODE.items() if key != "met"},
+    python={key: str(value) for key, value in NODE.items() if isinstance(value, str)},
     gpus=["NVIDIA H100", "NVIDIA H100"],
     nccl=True,
     wandb_key=True,
@@ -60,6 +60,11 @@ def with_folder(**values: Any) -> Facts:
 def with_nodes(first: dict[str, Any], second: dict[str, Any]) -> Facts:
     assert GOOD.nodes is not None
     return dataclasses.replace(GOOD, nodes=[{**GOOD.nodes[0], **first}, {**GOOD.nodes[1], **second}])
+
+
+def with_sweep(key: bool = True, **values: Any) -> Facts:
+    needs = SweepNeeds("s", 10, 1e6, (), ("online",), False)
+    return dataclasses.replace(GOOD, sweep=dataclasses.replace(needs, **values), wandb_key=key)
 
 
 def with_site(**values: Any) -> Facts:
@@ -101,13 +106,19 @@ def test_a_good_cluster_has_nothing_to_mend() -> None:
         (with_nodes({"met": False}, {}), "nodes", "error", "does not appear on the other"),
         (with_nodes({}, {"kept_out": False}), "nodes", "error", "does not keep the other out"),
         (with_nodes({}, {"version": "0.9"}), "nodes", "error", "version differs"),
+        (with_nodes({"signalled": False}, {}), "signals", "error", "does not reach Python"),
+        (with_nodes({}, {"clock_s": -60.0}), "clocks", "note", "60 s off"),
+        (with_sweep(bytes_a_run=1e12), "disk", "error", "are free"),
+        (with_sweep(), "disk", "ok", "10 runs to come"),
+        (with_sweep(data=("/nowhere",)), "data", "warning", "/nowhere is not there"),
+        (with_sweep(key=False), "W&B", "error", "there is no key"),
         (dataclasses.replace(GOOD, nodes=None), "nodes", "note", "were not asked"),
         (dataclasses.replace(GOOD, nodes=None, nodes_refusal="busy"), "nodes", "warning", "busy"),
         (dataclasses.replace(GOOD, gpus=None), "GPUs", "error", "cannot be imported"),
         (dataclasses.replace(GOOD, gpus=[]), "GPUs", "note", "torch sees none"),
         (dataclasses.replace(GOOD, nccl=False), "GPUs", "warning", "no NCCL"),
         (dataclasses.replace(GOOD, wandb_key=False), "W&B", "note", "no key was found"),
-        (dataclasses.replace(GOOD, config=None), "SLURM", "note", "there is no SLURM"),
+        (dataclasses.replace(GOOD, config=None), "SLURM", "note", "belongs to no cluster"),
         (dataclasses.replace(GOOD, config=None, refusal="it sleeps"), "SLURM", "error", "it sleeps"),
     ],
 )
@@ -137,7 +148,7 @@ def test_without_slurm_the_rest_is_looked_at(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     findings = examine(gather(tmp_path, Site()))
-    assert Finding("SLURM", "note", "there is no SLURM on this machine", findings[0].remedy) == findings[0]
+    assert Finding("SLURM", "note", "this machine belongs to no cluster", findings[0].remedy) == findings[0]
     assert {finding.about for finding in findings} == {"SLURM", "shared folder", "GPUs", "W&B"}
     assert not any("0" * 40 in finding.says + finding.remedy for finding in findings)
 

@@ -11,6 +11,7 @@ def test_the_doctor_looks_at_a_real_cluster_and_asks_both_nodes(sweeps: Sweeps) 
     said = sweeps.bbi("doctor", "--on-nodes", "--json", "--site", sweeps.site)
     findings = {finding["about"]: finding for finding in json.loads(said[said.index("[") :])}
     assert findings["nodes"]["says"] == "n1, n2: same code, same folder, and locks reach across"
+    assert findings["signals"]["level"] == "ok"
     assert "requeued 30 s later at the latest" in findings["preemption"]["says"]
     assert findings["arrays"]["says"] == "2 jobs at a time, arrays of up to 10"
     assert findings["memory"]["level"] == "note"

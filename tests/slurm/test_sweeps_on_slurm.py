@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -245,3 +246,30 @@ def test_editing_the_checkout_changes_no_queued_trial(sweeps: Sweeps, slurm: Clu
 
 
 X = {"x": {"low": 0.001, "high": 1.0, "log": True}}
+
+
+def test_a_crash_is_tried_again_elsewhere_and_given_up_in_the_end(sweeps: Sweeps) -> None:
+    file = sweeps.describe()
+    broken = {"PYTHONHOME": "/nowhere"}  # Python ends with 1 before it has read a line
+    site = {"notice": 0, "crash_pause": 1, "max_crashes": 3, "bad_node_after": 2, "environment": broken}
+    sweeps.site.write_text(json.dumps(site))
+    sweeps.submit(file, "cluster.jobs=1")
+    sweeps.slurm.wait_for(lambda: not sweeps.slurm.queue(), "an empty queue")
+    said = "".join(log.read_text() for log in sweeps.folder().slurm.glob("*.log"))
+    assert "crashed with code 1, 1 of 3: submitted anew in 1 s" in said
+    assert "crashed with code 1, 2 of 3: submitted anew in 2 s, not on n1" in said
+    assert "crashed 3 times, the last with code 1: gave up" in said
+    jobs = [job for job in sweeps.slurm.jobs() if job["Command"] == str(sweeps.folder().slurm / "job.sh")]
+    assert [job["JobState"] for job in jobs] == ["FAILED"] * 3
+    assert sorted(job["BatchHost"] for job in jobs) == ["n1", "n1", "n2"]
+    assert {trial.state for trial in sweeps.trials()} == {"waiting"}
+
+
+def test_more_jobs_than_an_array_may_have_are_queued_as_several(sweeps: Sweeps) -> None:
+    file = sweeps.describe(base=["seconds=1"])
+    sweeps.site.write_text("max_jobs: 12\nnotice: 0\n")
+    said = sweeps.submit(file, "cluster.jobs=12")
+    assert "Queued 12 jobs: " in said
+    assert len(said.split("Queued 12 jobs: ")[1].splitlines()[0].split(", ")) == 2
+    sweeps.wait_until_done()
+    assert {tuple(sweeps.attempts(trial)) for trial in sweeps.assert_sound()} == {("finished",)}

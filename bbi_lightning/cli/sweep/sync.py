@@ -14,10 +14,10 @@ Send to W&B what a sweep's runs recorded offline: from a login node, where there
 [bold]Examples[/bold]
 
   bbi sweep sync digits_showdown
-  bbi sweep sync digits_showdown --all          # those that are being trained too
 
   Stop it whenever you like: what was sent is marked, and the next call goes on.
-  The attempts of a run are sent in their order, and arrive as one run.
+  The attempts of a run are sent in their order, and arrive as one run. A run
+  that is being trained is sent when it is not: call it again later.
 
   Exit codes: 0 all was sent; 1 some could not be; 2 a mistake.
 """
@@ -26,7 +26,6 @@ Send to W&B what a sweep's runs recorded offline: from a login node, where there
 def sync(
     name: Name,
     directory: Dir = SWEEPS,
-    busy: Annotated[bool, typer.Option("--all", help="Also runs that are being trained.")] = False,
     at_a_time: Annotated[int, typer.Option("--parallel", min=1, max=16, help="Runs side by side.")] = 4,
 ) -> None:
     """Send to W&B what was recorded offline."""
@@ -40,7 +39,7 @@ def sync(
         folder = find(directory, name)
         if not folder.runs.is_dir():
             raise FileNotFoundError(f"{folder.path} has no runs yet: start some with bbi sweep run")
-        runs = unsent(folder.runs, busy=busy)
+        runs = unsent(folder.runs)
     if not runs:
         console.print("Nothing to send: no run has records of W&B that were not sent (tracking=offline).")
         return

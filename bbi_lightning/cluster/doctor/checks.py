@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from bbi_lightning.cluster.doctor.facts import Facts
@@ -29,7 +30,7 @@ def _slurm(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "SLURM",
             "note",
-            "there is no SLURM on this machine",
+            "this machine belongs to no cluster",
             "bbi sweep run works here; submit from a login node",
         )
     else:
@@ -211,6 +212,16 @@ def _judged(facts: Facts, nodes: list[Any]) -> Iterator[Finding]:
             yield Finding(
                 "nodes", "error" if key != "package" else "warning", says, "activate one environment: setup"
             )
+    if not all(node.get("signalled", True) for node in nodes):
+        says = f"a signal to a job step does not reach Python on {names}: trials cannot save before they end"
+        yield Finding("signals", "error", says, "no wrapper between srun and python, none that keeps signals")
+    else:
+        yield Finding("signals", "ok", "a signal to a job step reaches Python on the nodes")
+    skew = max(abs(float(node.get("clock_s", 0.0))) for node in nodes)
+    if skew > _SKEW:
+        yield Finding(
+            "clocks", "note", f"a node's clock is {skew:.0f} s off the folder's; ages are told by the latter"
+        )
     if any(node.get("kept_out") for node in nodes):
         yield Finding("nodes", "ok", f"{names}: same code, same folder, and locks reach across")
         return
@@ -244,7 +255,36 @@ def _wandb(facts: Facts) -> Iterator[Finding]:
         yield Finding("W&B", "note", says, "bbi sweep sync uploads later, from where there is a key")
 
 
+def _sweep(facts: Facts) -> Iterator[Finding]:
+    sweep = facts.sweep
+    if sweep is None:
+        return
+    if sweep.bytes_a_run is not None:
+        needed = sweep.left * sweep.bytes_a_run
+        says = f"{sweep.left} runs to come, about {needed / 2**30:.1f} GiB"
+        if needed > facts.folder.free:
+            yield Finding(
+                "disk", "error", f"{says}, and {facts.folder.free / 2**30:.1f} GiB are free", "make room"
+            )
+        else:
+            yield Finding("disk", "ok", says)
+    for place in sweep.data:
+        if not Path(place).is_dir():
+            says = f"the data folder {place} is not there: the first run must fetch or make it"
+            yield Finding("data", "warning", says, "run one training where there is internet")
+        else:
+            yield Finding("data", "ok", place)
+    if "online" in sweep.tracking and not facts.wandb_key:
+        yield Finding(
+            "W&B", "error", "its runs want tracking=online, and there is no key", "tracking=offline"
+        )
+    if sweep.gpus and facts.gpus == [] and facts.config is None:
+        yield Finding(
+            "GPUs", "error", "its runs insist on a GPU, and there is none", "runtime.accelerator=cpu"
+        )
+
+
 _CHECKS = (
     *(_slurm, _preemption, _requeueing, _time, _arrays, _memory),
-    *(_folder, _nodes, _devices, _wandb),
+    *(_folder, _nodes, _devices, _wandb, _sweep),
 )

@@ -48,6 +48,27 @@ class FolderFacts:
 
 
 @dataclass(frozen=True)
+class SweepNeeds:
+    """What a sweep that has been described needs.
+
+    Attributes:
+        name: its name.
+        left: runs to come.
+        bytes_a_run: size of a run's folder, from those there are; None before there is one.
+        data: the folders its data are read from.
+        tracking: how its runs are tracked: online, offline or none.
+        gpus: whether its runs insist on a GPU.
+    """
+
+    name: str
+    left: int
+    bytes_a_run: float | None
+    data: tuple[str, ...]
+    tracking: tuple[str, ...]
+    gpus: bool
+
+
+@dataclass(frozen=True)
 class Facts:
     """All that is looked at.
 
@@ -63,6 +84,7 @@ class Facts:
         gpus: names of the GPUs torch sees here; None: torch was not asked.
         nccl: whether torch can use NCCL.
         wandb_key: whether a key for W&B was found. Never the key.
+        sweep: the sweep in question; None: none was named.
     """
 
     site: Site
@@ -76,6 +98,7 @@ class Facts:
     gpus: Sequence[str] | None = None
     nccl: bool = False
     wandb_key: bool = False
+    sweep: SweepNeeds | None = None
 
 
 def gather(folder: Path, site: Site, partition: str | None = None, *, on_nodes: bool = False) -> Facts:
@@ -88,8 +111,10 @@ def gather(folder: Path, site: Site, partition: str | None = None, *, on_nodes: 
         on_nodes: also start a probe on two nodes: a job of a few seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    config, chosen, refusal = _of_slurm(partition or site.defaults.get("partition"))
-    nodes, nodes_refusal = _of_nodes(folder, partition) if on_nodes and config is not None else (None, None)
+    wanted = {name: site.defaults.get(name) for name in ("partition", "account", "qos", "constraint")}
+    wanted["partition"] = partition or wanted["partition"]
+    config, chosen, refusal = _of_slurm(wanted["partition"])
+    nodes, nodes_refusal = _of_nodes(folder, wanted) if on_nodes and config is not None else (None, None)
     gpus, nccl = _of_torch()
     return Facts(
         site=site,
@@ -190,7 +215,8 @@ def _of_slurm(
     try:
         config, partitions = slurm.config(), slurm.partitions()
     except ClusterError as error:
-        return None, None, str(error)
+        at_home = "configuration source" in str(error)  # SLURM's programs, and no slurm.conf
+        return None, None, None if at_home else str(error)
     by_name = {partition["PartitionName"]: partition for partition in partitions}
     default = next((p for p in partitions if p.get("Default") == "YES"), None)
     if wanted is not None and wanted not in by_name:
@@ -198,8 +224,10 @@ def _of_slurm(
     return config, by_name[wanted] if wanted is not None else default, None
 
 
-def _of_nodes(folder: Path, partition: str | None) -> tuple[list[dict[str, Any]] | None, str | None]:
-    where = [f"--partition={partition}"] if partition else []
+def _of_nodes(
+    folder: Path, wanted: Mapping[str, str | None]
+) -> tuple[list[dict[str, Any]] | None, str | None]:
+    where = [f"--{name}={value}" for name, value in wanted.items() if value]
     probe = [sys.executable, "-m", "bbi_lightning.cluster.doctor.node_probe", str(folder.resolve())]
     words = ["srun", "--quiet", "--nodes=2", "--ntasks-per-node=1", "--time=2", *where, *probe]
     try:

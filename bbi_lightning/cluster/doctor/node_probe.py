@@ -1,16 +1,17 @@
-"""What runs on two nodes at once: prints one line of JSON about its node, and whether locks reach the other.
+"""What runs on two nodes at once: prints one line of JSON about its node, whether locks reach the other, and
+whether a signal to the job step reaches Python.
 
 The first task holds a lock on the shared folder until the second has tried to take it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,35 +20,61 @@ from typing import Any
 from bbi_lightning.cluster.doctor.facts import python_facts
 
 _PATIENCE = 30.0  # seconds
+_TO_ARRIVE = 15.0  # seconds that a signal may take
 
 
 def main(folder: Path) -> None:
     """Print the facts."""
-    job, rank = os.environ["SLURM_JOB_ID"], int(os.environ["SLURM_PROCID"])
-    lock, held, tried = (folder / f".doctor-{job}.{what}" for what in ("lock", "held", "tried"))
+    arrived: list[int] = []
+    signal.signal(signal.SIGUSR1, lambda number, frame: arrived.append(number))
+    rank = int(os.environ["SLURM_PROCID"])
     facts: dict[str, Any] = {
         "node": os.environ.get("SLURMD_NODENAME", socket.gethostname()),
         **python_facts(),
     }
-    facts["signals"] = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    facts |= _met(folder, rank)
+    if rank == 0:
+        step = f"{os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}"
+        subprocess.run(
+            ["scancel", "--signal=USR1", step], check=False, capture_output=True, timeout=_PATIENCE
+        )
+    deadline = time.monotonic() + _TO_ARRIVE
+    while not arrived and time.monotonic() < deadline:
+        time.sleep(0.05)
+    facts["signalled"] = bool(arrived)
+    print(json.dumps(facts), flush=True)
+
+
+def _met(folder: Path, rank: int) -> dict[str, Any]:
+    """Whether files and locks of one node are seen on the other."""
+    names = [f".doctor-{os.environ['SLURM_JOB_ID']}.{what}" for what in ("lock", "held", "tried")]
+    lock, held, tried = (folder / name for name in names)
+    facts: dict[str, Any] = {}
     with lock.open("a") as file:
-        if rank == 0:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        if rank:
+            facts["met"] = _wait_for(held)
+            facts["clock_s"] = held.stat().st_mtime - time.time() if facts["met"] else 0.0
+            facts["kept_out"] = not _taken(file.fileno())
+            tried.touch()
+        else:
+            _taken(file.fileno())
             held.touch()
             facts["met"] = _wait_for(tried)
-            for used in (lock, held, tried):
-                used.unlink(missing_ok=True)
-        else:
-            facts["met"] = _wait_for(held)
-            facts["clock_s"] = held.stat().st_mtime - time.time() if facts["met"] else None
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                facts["kept_out"] = False
-            except BlockingIOError:
-                facts["kept_out"] = True
-            with contextlib.suppress(OSError):
-                tried.touch()
-    print(json.dumps(facts), flush=True)
+    if rank == 0 or not facts["met"]:  # each its own, if they do not share the folder
+        for used in (lock, held, tried):
+            used.unlink(missing_ok=True)
+    return facts
+
+
+def _taken(descriptor: int) -> bool:
+    """Whether the lock could be had; also where there are no locks: then everybody has it."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _wait_for(file: Path) -> bool:
