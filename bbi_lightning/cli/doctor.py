@@ -95,7 +95,7 @@ def _needs(directory: Path, name: str) -> SweepNeeds:
     configs = [yaml.safe_load(file.read_text()) for file in folder.configs.glob("*.yaml")]
     runs = [path for path in folder.runs.iterdir() if path.is_dir()] if folder.runs.is_dir() else []
     sizes = [sum(f.stat().st_size for f in run.rglob("*") if f.is_file()) for run in runs[:_WEIGHED]]
-    roots = {config["data"]["root"] for config in configs if config["data"].get("root")}
+    roots = {config["data"]["data_dir"] for config in configs if config["data"].get("data_dir")}
     return SweepNeeds(
         name=name,
         left=opened(folder).left(),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -140,9 +139,10 @@ def _layout(resources: Resources) -> list[str]:
 
 def _job(folder: Path, root: Path, name: str, overrides: Sequence[str], resources: Resources) -> Job:
     from bbi_lightning.cluster import Job
+    from bbi_lightning.sweeps.snapshot import program
 
     place = hashlib.sha256(str(root).encode()).hexdigest()[:6]
-    words: list[Any] = [sys.executable, "-m", "bbi_lightning.cli", "train", *overrides, *_layout(resources)]
+    words = [*program(), "train", *overrides, *_layout(resources)]
     quoted = str(root).replace("'", "\\'")
     return Job(
         name=f"bbi-{name}-{place}",

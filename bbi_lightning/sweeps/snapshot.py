@@ -193,15 +193,22 @@ def enter(code: Code, arguments: Sequence[str] | None = None) -> None:
     _replace_process(sys.argv[1:] if arguments is None else arguments, code.environment)
 
 
-def _replace_process(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # after -c the working folder comes first, where Python is too old to know PYTHONSAFEPATH
+def program() -> list[str]:
+    """The words that start `bbi` under `Code.environment`, whatever the working folder holds."""
+    if sys.version_info >= (3, 11):
+        return [sys.executable, "-m", "bbi_lightning.cli"]
+    # this Python does not know PYTHONSAFEPATH, and looks into the working folder first
     start = (
         "import sys; sys.path[:] = [p for p in sys.path if p]; sys.argv[0] = 'bbi'; "
         "from bbi_lightning.cli import main; main()"
     )
-    os.execve(sys.executable, [sys.executable, "-c", start, *arguments], {**os.environ, **environment})
+    return [sys.executable, "-c", start]
+
+
+def _replace_process(arguments: Sequence[str], environment: Mapping[str, str]) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, [*program(), *arguments], {**os.environ, **environment})
 
 
 def _fill(snapshot: Path, without: Path) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bbi_lightning.cluster import ClusterError, Job, Resources, Site, Slurm, render
 from bbi_lightning.cluster.chunks import array_chunks
 from bbi_lightning.sweeps.folder import SweepFolder
 from bbi_lightning.sweeps.journal import locked
+from bbi_lightning.sweeps.snapshot import program
 from bbi_lightning.sweeps.study import Studies
 from bbi_lightning.tracking.durable import write_atomically
 
@@ -62,7 +63,7 @@ def job_name(folder: SweepFolder) -> str:
 
 def job_of(folder: SweepFolder, request: Request, count: int) -> Job:
     """The job array that works on a sweep."""
-    words = [sys.executable, "-m", "bbi_lightning.cli", "sweep", "work", str(folder.path)]
+    words = [*program(), "sweep", "work", str(folder.path)]
     words += [f"--slots={request.slots}", *([f"--memory={request.memory}"] if request.memory else [])]
     return Job(
         name=job_name(folder),
@@ -70,7 +71,7 @@ def job_of(folder: SweepFolder, request: Request, count: int) -> Job:
         command=tuple(words),
         resources=request.resources,
         folder=str(folder.slurm),
-        workdir=str(folder.path),
+        workdir=str(Path.cwd()),  # where data and the like are looked for, as by bbi sweep run
         array=f"0-{count - 1}",
         environment=request.environment,
     )
