@@ -151,6 +151,7 @@ def test_clipping_is_no_news_for_other_optimizers() -> None:
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
         warnings.filterwarnings("ignore", ".*LeafSpec.*is deprecated")
         warnings.filterwarnings("ignore", ".*have no `val_dataloader`.*")
+        warnings.filterwarnings("ignore", ".*`srun` command is available.*")
         fit(network(), OPTIMIZERS["sgd"], batches(2), precision="64-true", gradient_clip_val=0.1)
 
 
