@@ -42,12 +42,10 @@ def own_keys(asked: dict[str, Any], keys: Collection[str]) -> dict[str, Any]:
     Raises:
         ClusterError: a key is neither; it lists those that are known.
     """
-    import dataclasses
-
     from bbi_lightning.cluster import Resources
     from bbi_lightning.cluster.errors import unknown
 
-    known = [field.name for field in dataclasses.fields(Resources)]
+    known = Resources.keys()
     for key in asked:
         if key not in known and key not in keys:
             raise unknown("cluster:", key, [*known, *keys])

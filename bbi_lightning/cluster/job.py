@@ -39,6 +39,8 @@ class Job:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ClusterError(f"the job's name {self.name} must be letters, digits, '-', '_' or '.'")
+        if "\n" in self.title:
+            raise ClusterError(f"the job's title {self.title!r} must be one line")
         if not self.command:
             raise ClusterError(f"the job {self.name} has no command")
         for what, path in (("folder", self.folder), ("workdir", self.workdir)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bbi_lightning.cluster.durations import seconds_of
@@ -28,6 +28,7 @@ class Resources:
         time: longest time of one attempt, "4:00:00" or "1-00:00:00"; None: the partition's default.
         partition, account, qos, constraint, reservation, exclude: as sbatch takes them.
         container: an image to run in; the site says by which runtime.
+        asked: names that were asked for by name; a site's defaults do not replace them, whatever their value.
     """
 
     nodes: int = 1
@@ -43,6 +44,7 @@ class Resources:
     reservation: str | None = None
     exclude: str | None = None
     container: str | None = None
+    asked: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, least in (("nodes", 1), ("devices", 1), ("gpus", 0), ("cpus", 1)):
@@ -57,6 +59,10 @@ class Resources:
             )
         if self.memory is not None and not _MEMORY.fullmatch(str(self.memory)):
             raise ClusterError(f"memory={self.memory} is not a size: write it as 64G or 4000M")
+        if isinstance(
+            self.time, int
+        ):  # YAML reads 4:00:00 as a number of base 60, and SLURM a number as minutes
+            raise ClusterError(f"time={self.time} is a bare number: put it in quotes, time: '4:00:00'")
         if self.time is not None and seconds_of(str(self.time)) is None:
             raise ClusterError(f"time={self.time} is not a duration: write it as 4:00:00 or 1-00:00:00")
         for name in ("partition", "account", "qos", "constraint", "reservation", "exclude", "container"):
@@ -75,18 +81,24 @@ class Resources:
         return None if self.time is None else seconds_of(str(self.time))
 
     @classmethod
+    def keys(cls) -> list[str]:
+        """What may be asked for."""
+        return [field.name for field in dataclasses.fields(cls) if field.name != "asked"]
+
+    @classmethod
     def read(cls, data: Mapping[str, Any], where: str = "cluster") -> Resources:
         """Resources from plain values; nulls count as absent.
 
         Raises:
             ClusterError: an unknown key (with the known ones) or a wrong value.
         """
-        known = [field.name for field in dataclasses.fields(cls)]
+        known = cls.keys()
         for key in data:
             if key not in known:
                 raise unknown(f"{where}:", str(key), known)
         try:
-            return cls(**{key: value for key, value in data.items() if value is not None})
+            said = {key: value for key, value in data.items() if value is not None}
+            return cls(**said, asked=frozenset(said))
         except ClusterError as error:
             raise ClusterError(f"{where}: {error}") from None
 
@@ -94,8 +106,8 @@ class Resources:
         """These, with a site's defaults where nothing was asked for."""
         standard = Resources()
         asked = {
-            field.name: value
-            for field in dataclasses.fields(self)
-            if (value := getattr(self, field.name)) != getattr(standard, field.name)
+            name: value
+            for name in self.keys()
+            if (value := getattr(self, name)) != getattr(standard, name) or name in self.asked
         }
         return Resources.read({**defaults, **asked})

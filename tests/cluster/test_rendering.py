@@ -32,7 +32,7 @@ def test_the_work_gets_its_words_as_they_are(tmp_path: Path) -> None:
     words = ("a b", "it's", 'say "x"', "$HOME", "`date`", "back\\slash", "", "*", "x" * 120)
     script = render(dataclasses.replace(TRAIN, command=("printf", "%s\\n", *words)), Site())
     work = script[script.index("srun ") : script.index("code=$?")]
-    stand_in = 'srun() { shift; "$@"; }\n'
+    stand_in = 'srun() { while [[ $1 == -* ]]; do shift; done; "$@"; }\n'
     done = subprocess.run(["bash", "-c", stand_in + work], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:-1] == list(words)
 
@@ -54,6 +54,33 @@ def test_what_is_asked_for_goes_before_the_sites_defaults() -> None:
     assert "--partition=low" not in script
     assert "--time=1:00:00\n" in script
     assert "--gpus-per-node=2\n" in script
+
+
+@pytest.mark.parametrize(("asked", "option"), [({"gpus": 0}, "--gpus"), ({"nodes": 1}, "--nodes=2")])
+def test_asking_for_the_least_goes_before_the_sites_defaults_too(asked: dict[str, int], option: str) -> None:
+    resources = Resources.read(asked)
+    site = Site(defaults={"gpus": 1, "nodes": 2})
+    assert option in render(dataclasses.replace(WORKER, resources=Resources()), site)
+    for given in (resources, resources.over(site.defaults)):  # over twice is as over once
+        assert option not in render(dataclasses.replace(WORKER, resources=given), site)
+
+
+def test_a_step_gets_all_the_cores_of_its_job() -> None:
+    """Since 22.05 srun takes one core a task, whatever sbatch was asked for."""
+    assert '--cpus-per-task="${SLURM_CPUS_PER_TASK:-1}"' in render(WORKER, Site())
+
+
+def test_a_comment_in_the_sites_setup_does_not_hide_its_failure() -> None:
+    script = render(WORKER, Site(setup=("false # module load cuda",)))
+    environment = script[script.index("# 1. The environment") : script.index("# 2. The work")]
+    done = subprocess.run(["bash", "-c", "fail() { exit 9; }\n" + environment], check=False)
+    assert done.returncode == 9
+
+
+def test_a_folder_may_have_a_space_in_it() -> None:
+    script = render(dataclasses.replace(WORKER, folder="/my sweeps/x", workdir="/my sweeps"), Site())
+    assert "#SBATCH --output='/my sweeps/x/%A_%a.log'\n" in script
+    assert "#SBATCH --chdir='/my sweeps'\n" in script
 
 
 def test_a_short_job_is_not_told_for_most_of_its_time() -> None:
@@ -81,6 +108,7 @@ def test_a_container_needs_a_runtime() -> None:
         ({"name": "a b"}, "the job's name a b"),
         ({"command": ()}, "has no command"),
         ({"folder": "relative"}, "folder relative must be an absolute path"),
+        ({"title": "two\n#SBATCH lines"}, "must be one line"),
         ({"workdir": "/50%"}, "which SLURM reads as a pattern"),
     ],
 )

@@ -23,6 +23,8 @@ from bbi_lightning.cluster.durations import seconds_of, written
         ({"devices": 4, "gpus": 2}, "devices=4 processes cannot share gpus=2 on a node"),
         ({"memory": "much"}, "memory=much is not a size: write it as 64G or 4000M"),
         ({"time": "soon"}, "time=soon is not a duration: write it as 4:00:00"),
+        ({"time": 14400}, "time=14400 is a bare number: put it in quotes"),  # YAML's 4:00:00
+        ({"asked": 1}, "asked is unknown"),
         ({"partition": "a; rm -r /"}, "partition=a; rm -r / must be one word"),
         ({"account": "a\n#SBATCH --x"}, "must be one word"),
     ],

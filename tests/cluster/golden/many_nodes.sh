@@ -26,16 +26,14 @@ patiently() { # the controller may be restarting
 
 job=$SLURM_JOB_ID
 [ -z "${SLURM_ARRAY_JOB_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
-ends=$(date +%s -d "$(squeue --noheader --jobs="$job" --format=%e)" 2>/dev/null || echo 9999999999)
 say "job $job on $SLURM_JOB_NODELIST, restart ${SLURM_RESTART_COUNT:-0}"
 
 # 1. The environment. A line that fails ends the job: what it would have brought is missing.
-: "${MASTER_ADDR:=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}"
-: "${MASTER_PORT:=$((20000 + SLURM_JOB_ID % 20000))}"
-export MASTER_ADDR MASTER_PORT
 
-# 2. The work.
-srun --kill-on-bad-exit=1 \
+# 2. The work. What is said of the first node is for srun alone: submitted anew, the job has another one.
+MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)} \
+MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))} \
+srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
     /env/bin/python -m bbi_lightning.cli train data=imagenet model=resnet50 runtime.devices=1 \
     runtime.num_nodes=1 runtime.root=/shared/runs 'data.root='"'"'/data/it'"'"''"'"'s'"'"''
 code=$?
@@ -45,8 +43,19 @@ case $code in
   0) exit 0 ;;
   2) fail "a mistake in the command: see above" ;;
 esac
-state=$(patiently squeue --noheader --jobs="$job" --format=%T)
-if [ "$state" != RUNNING ] && [ "$(date +%s)" -lt "$ends" ]; then
+record=$(patiently scontrol --oneliner show job "$job" | head -n 1)
+fact() { grep -oE " $1=[^ ]*" <<<"$record" | head -n 1 | cut -d= -f2; }
+out_of_time() {
+  local limit
+  limit=$(fact TimeLimit | awk -F'[-:]' 'NF > 2 { print $(NF-2) * 3600 + $(NF-1) * 60 + $NF + (NF > 3) * $1 * 86400 }')
+  [ -n "$limit" ] && [ "$(date +%s)" -ge $(($(date +%s -d "$(fact StartTime)") + limit)) ]
+}
+cancelled_for_another() { # preempted in this attempt, and SLURM has not requeued it
+  [ "$(fact Restarts)" = "${SLURM_RESTART_COUNT:-0}" ] && [[ $(fact PreemptTime) == 2* ]] \
+    && ! [[ $(fact PreemptTime) < $(fact StartTime) ]]
+}
+state=$(fact JobState)
+if [ "$state" != RUNNING ] && ! out_of_time && ! cancelled_for_another; then
   say "stopped by SLURM (${state:-gone}, code $code): scancel is final, a lost node is requeued by SLURM"
   exit "$code"
 fi
@@ -62,7 +71,16 @@ again() { # queue this script anew, as a job of its own; the options say when an
   sbatch --parsable --export=ALL ${SLURM_ARRAY_TASK_ID:+--array="$SLURM_ARRAY_TASK_ID"} "$@" \
     /shared/runs/.slurm/imagenet-resnet50-bbi-0c1d2e3f4a-s0/job.sh
 }
+# A process that is lost soon after the start, again and again, has crashed: the others' code hides its own.
+lost=/shared/runs/.slurm/imagenet-resnet50-bbi-0c1d2e3f4a-s0/lost.txt
+losses=0
 case $code in
+  71 | 137)
+    [ "$SECONDS" -ge 600 ] || echo "$SLURMD_NODENAME $job $code $(date +%FT%T)" >>"$lost"
+    [ ! -e "$lost" ] || losses=$(awk -v job="$job" '$2 == job { n++ } END { print n + 0 }' "$lost")
+    ;;
+esac
+[ "$losses" -ge 3 ] || case $code in
   # a lost rank, the time limit, SIGKILL, SIGUSR1, SIGUSR2, SIGTERM: it can go on at once
   71 | 75 | 137 | 138 | 140 | 143)
     say "interrupted (code $code): requeued"
