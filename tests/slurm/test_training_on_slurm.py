@@ -98,7 +98,7 @@ def test_preempted_at_every_bad_moment_it_is_the_run_that_nobody_disturbed(held:
 @pytest.mark.slow
 def test_three_time_limits_later_it_is_the_run_that_had_all_the_time(held: Held) -> None:
     file = held.describe_training("in forward", "in validation", "after the optimizer")
-    held.submit(file, "cluster.jobs=1", "cluster.time=1")
+    held.submit(file, "cluster.jobs=1", "cluster.time=1:00")
     held.wait_until_done("training", 280)
     reasons = held.assert_same_run(file)
     assert reasons[-1] == "trained to the end"
