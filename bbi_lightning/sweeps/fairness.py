@@ -78,23 +78,6 @@ def _shared_points(spec: SweepSpec) -> list[str]:
     return sentences or ["No two arms declare the same space for a key: each is searched in its own."]
 
 
-def _studies(studies: int, seed: int) -> list[str]:
-    if studies == 1:
-        return []
-    return [f"Every arm is searched so {studies} times, with points and a seed of its own ({seed} and on)."]
-
-
-def _early_ends(spec: SweepSpec) -> list[str]:
-    sentences = []
-    if spec.search.is_adaptive:
-        sentences.append(
-            "Where a trial is in its space is decided by the results before it: all is an example."
-        )
-    if spec.search.pruner is not None:
-        sentences.append("Trials without hope are stopped early: the hours are those without that, at most.")
-    return sentences
-
-
 def _search(spec: SweepSpec) -> list[str]:
     """What is special about how it is searched."""
     studies, seed = spec.search.studies, spec.search.seed

@@ -16,7 +16,7 @@ from bbi_lightning.sweeps.overrides import trial_overrides
 from bbi_lightning.sweeps.points import arm_points, edge_points
 from bbi_lightning.sweeps.section import SweepError
 from bbi_lightning.sweeps.spec import SweepSpec, check_metrics
-from bbi_lightning.sweeps.status import SweepStatus, read_status
+from bbi_lightning.sweeps.status import SweepStatus, read_status, sweep_status
 from bbi_lightning.sweeps.study import Studies
 from bbi_lightning.sweeps.task import Task
 from bbi_lightning.sweeps.trial import FAILED
@@ -91,8 +91,7 @@ def run_sweep(
         limits = Limits(places=(child.threads(1),) * slots, grace=grace)
         context = child.fork_server(task.preload)
         reason = Worker(folder, task, context, limits, reporter.report).work()
-    studies = Studies(folder.journal, folder.read_spec())  # it may have been extended meanwhile
-    status = read_status(studies, slots=slots, living=Roster(folder.workers).living())
+    status = sweep_status(folder, slots=slots)  # read anew: it may have been extended meanwhile
     display.close(status)
     return SweepEnd(status, folder, reason)
 
@@ -157,20 +156,6 @@ def _describe(folder: SweepFolder, spec: SweepSpec, task: Task) -> None:
         write_atomically(folder.configs / f"{arm.name}.yaml", text.encode())
 
 
-def sweep_status(folder: SweepFolder) -> SweepStatus:
-    """Where an existing sweep stands. Changes nothing; it may be running.
-
-    Raises:
-        FileNotFoundError: there is no sweep.
-        SweepError: it is damaged.
-    """
-    spec = folder.read_spec()
-    if not folder.journal.is_file():
-        raise FileNotFoundError(f"{folder.path} has no journal yet: start it with bbi sweep run")
-    living = Roster(folder.workers, spec.lock).living()
-    return read_status(Studies(folder.journal, spec), living=living)
-
-
 def candidates(spec: SweepSpec) -> list[tuple[str, list[str]]]:
     """(what it is, overrides) of the configs that must be valid before a start: each arm's first trial and
     the ends of its spaces."""
@@ -213,7 +198,7 @@ class _Reporter:
     """Shows a worker's progress, seldom enough that it costs nothing at ten thousand trials."""
 
     def __init__(self, folder: SweepFolder, display: Display, slots: int) -> None:
-        self._roster = Roster(folder.workers)
+        self._roster = Roster(folder.workers, folder.read_spec().lock)
         self._display = display
         self._slots = slots
         self._next = 0.0

@@ -163,11 +163,6 @@ def take(folder: Path, *, live: bool = False) -> Code:
     return Code.read(folder)
 
 
-def environment_for(folder: Path) -> dict[str, str]:
-    """The variables under which a sweep's workers run its code; empty where it uses the checkout."""
-    return Code.read(folder).environment
-
-
 def is_running_from(folder: Path) -> bool:
     """Whether this process's package lies in the copy."""
     return Path(bbi_lightning.__file__).resolve().is_relative_to(folder.resolve())

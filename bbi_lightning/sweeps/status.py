@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bbi_lightning.sweeps.folder import SweepFolder
 from bbi_lightning.sweeps.spec import Arm, SweepSpec
 from bbi_lightning.sweeps.study import Studies, best
 from bbi_lightning.sweeps.trial import (
@@ -20,7 +21,7 @@ from bbi_lightning.sweeps.trial import (
     Owner,
     Trial,
 )
-from bbi_lightning.sweeps.workers import WorkerInfo
+from bbi_lightning.sweeps.workers import Roster, WorkerInfo
 
 _NUMBER = re.compile(r"\d+(\.\d+)?(e[+-]?\d+)?")
 
@@ -164,6 +165,24 @@ def read_status(
     at_a_time = sum(worker.slots for worker in living) or slots or spec.workers
     eta = _eta(arms, running, ages or {}, at_a_time)
     return SweepStatus(spec, arms, total, ended, len(running), eta, tuple(living))
+
+
+def sweep_status(folder: SweepFolder, *, slots: int | None = None) -> SweepStatus:
+    """Where an existing sweep stands. Changes nothing; it may be running.
+
+    Args:
+        folder: the sweep's.
+        slots: as for `read_status`.
+
+    Raises:
+        FileNotFoundError: there is no sweep.
+        SweepError: it is damaged.
+    """
+    spec = folder.read_spec()
+    if not folder.journal.is_file():
+        raise FileNotFoundError(f"{folder.path} has no journal yet: start it with bbi sweep run")
+    living = Roster(folder.workers, spec.lock).living()
+    return read_status(Studies(folder.journal, spec), slots=slots, living=living)
 
 
 def _arm_status(spec: SweepSpec, arm: Arm, trials: list[Trial], owners: Set[Owner]) -> ArmStatus:

@@ -55,14 +55,7 @@ def test_preempted_by_a_higher_partition_it_goes_on(sweeps: Sweeps) -> None:
     file = sweeps.describe(base=["seconds=1.5"])
     sweeps.submit(file, "cluster.cpus=4")
     sweeps.slurm.wait_for(lambda: len(sweeps.at_work()) == 2, "two running trials")
-    sweeps.slurm.ask(
-        "sbatch",
-        "--partition=high",
-        "--ntasks=2",
-        "--cpus-per-task=4",
-        "--wrap=sleep 3",
-        "--output=/dev/null",
-    )
+    sweeps.slurm.preempt()
     sweeps.wait_until_done()
     trials = sweeps.assert_sound()
     sweeps.assert_as_if_run_here(file)
@@ -74,14 +67,7 @@ def test_where_preemption_cancels_it_goes_on_too(sweeps: Sweeps) -> None:
     file = sweeps.describe(base=["seconds=1.5"])
     sweeps.submit(file, "cluster.cpus=4", "cluster.partition=cancelling")
     sweeps.slurm.wait_for(lambda: len(sweeps.at_work()) == 2, "two running trials")
-    sweeps.slurm.ask(
-        "sbatch",
-        "--partition=high",
-        "--ntasks=2",
-        "--cpus-per-task=4",
-        "--wrap=sleep 3",
-        "--output=/dev/null",
-    )
+    sweeps.slurm.preempt()
     sweeps.wait_until_done()
     sweeps.assert_sound()
     sweeps.assert_as_if_run_here(file)

@@ -98,7 +98,7 @@ def test_editing_the_checkout_changes_no_process_that_runs_from_the_snapshot(che
     take_from(checkout, tmp_path / "code")
     edit_version(checkout, "2.0")
     assert run_python(SAY, path=[checkout]) == "2.0"
-    environment = snapshot.environment_for(tmp_path / "code")
+    environment = snapshot.Code.read(tmp_path / "code").environment
     assert run_python(SAY, environment=environment, cwd=tmp_path) == "1.0"
     if sys.version_info >= (3, 11):  # before, Python always looks into the working folder first
         assert run_python(SAY, environment=environment, cwd=checkout) == "1.0"
@@ -146,7 +146,7 @@ def test_the_children_of_a_fork_server_run_from_the_snapshot_too(checkout, tmp_p
         "    context.Process(target=say, args=(theirs,)).start()\n"
         "    print(ours.recv())\n"
     )
-    environment = os.environ | snapshot.environment_for(tmp_path / "code")
+    environment = os.environ | snapshot.Code.read(tmp_path / "code").environment
     result = subprocess.run(
         [sys.executable, program], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
     )
@@ -162,7 +162,7 @@ def test_a_process_goes_on_in_the_snapshot_by_itself_and_only_once(checkout, tmp
         f"enter(Code.read(Path({str(tmp_path / 'code')!r})), ['--version']); print('here')"
     )
     assert run_python(enter, path=[checkout]) == "bbi_lightning 1.0"
-    inside = snapshot.environment_for(tmp_path / "code")
+    inside = snapshot.Code.read(tmp_path / "code").environment
     assert run_python(enter, environment=inside, cwd=tmp_path) == "here"
 
 
@@ -180,7 +180,7 @@ def test_runs_in_a_snapshot_carry_the_commit_and_the_changes_of_the_checkout(che
     before = json.loads(run_python(facts, path=[checkout]))
     take_from(checkout, tmp_path / "code")
     edit_version(checkout, "and again")
-    environment = snapshot.environment_for(tmp_path / "code")
+    environment = snapshot.Code.read(tmp_path / "code").environment
     inside = json.loads(run_python(facts, environment=environment, cwd=tmp_path))
     assert inside == before
     assert inside["dirty"]
@@ -192,7 +192,7 @@ def test_the_users_own_modules_are_part_of_the_snapshot(checkout, tmp_path):
     (own / "src" / "mine.py").write_text("answer = 42\n")
     take_from(checkout, tmp_path / "code", path=[own / "src"])
     (own / "src" / "mine.py").write_text("answer = 43\n")
-    environment = snapshot.environment_for(tmp_path / "code")
+    environment = snapshot.Code.read(tmp_path / "code").environment
     assert run_python("import mine; print(mine.answer)", environment=environment, cwd=tmp_path) == "42"
 
 
@@ -201,7 +201,7 @@ def test_a_folder_on_the_path_that_is_under_no_git_stays_where_it_is(checkout, t
     (tmp_path / "loose" / "mine.py").write_text("answer = 1\n")
     take_from(checkout, tmp_path / "code", path=[tmp_path / "loose"])
     (tmp_path / "loose" / "mine.py").write_text("answer = 2\n")
-    environment = snapshot.environment_for(tmp_path / "code")
+    environment = snapshot.Code.read(tmp_path / "code").environment
     assert run_python("import mine; print(mine.answer)", environment=environment, cwd=tmp_path) == "2"
 
 
@@ -318,7 +318,7 @@ def test_a_damaged_snapshot_is_said_in_a_sentence(tmp_path):
 def test_live_takes_nothing_and_uses_the_checkout(tmp_path):
     code = take(tmp_path / "code", live=True)
     assert code.live
-    assert code.environment == snapshot.environment_for(tmp_path / "code") == {}
+    assert code.environment == snapshot.Code.read(tmp_path / "code").environment == {}
     assert (code.commit, code.diff_sha256) == (code_facts().commit, code_facts().diff_sha256)
     assert not (tmp_path / "code").exists()
     assert "the checkout as it is" in code.sentence()

@@ -9,8 +9,8 @@ import yaml
 from toy_task import go, ledger, spec
 
 from bbi_lightning.sweeps.folder import SweepFolder
-from bbi_lightning.sweeps.run import sweep_status
 from bbi_lightning.sweeps.section import SweepError
+from bbi_lightning.sweeps.status import sweep_status
 from bbi_lightning.sweeps.study import Studies
 from bbi_lightning.tracking.run_folder import RunFolder
 

@@ -60,6 +60,7 @@ def status(
     from rich.console import Console
 
     from bbi_lightning.sweeps.live import WIDE
+    from bbi_lightning.sweeps.status import sweep_status
 
     console = Console()
     if not console.is_terminal:  # a file has no width
@@ -69,20 +70,12 @@ def status(
         typed = as_typed(name, directory)
         if watch and not as_json:
             raise typer.Exit(_watch(console, folder, typed))
-        state = _status_of(folder)
+        state = sweep_status(folder)
     if as_json:
         print(json.dumps(state.plain() | {"jobs": [vars(job) for job in _jobs(folder)]}, indent=2))
         return
     console.print(_picture(state, _jobs(folder), console.width))
     say_failures(console, state, folder, typed)
-
-
-def _status_of(folder: SweepFolder) -> SweepStatus:
-    from bbi_lightning.sweeps.status import read_status
-    from bbi_lightning.sweeps.workers import Roster
-
-    studies = opened(folder)
-    return read_status(studies, living=Roster(folder.workers, studies.spec.lock).living())
 
 
 def _watch(console: Console, folder: SweepFolder, name: str) -> int:
