@@ -13,12 +13,13 @@ PACKAGE = Path(__file__).parents[1] / "bbi_lightning"
 MAY_IMPORT = {
     **{room: set() for room in ("optim", "problems", "models", "data", "tracking", "cluster")},
     "studies": {"optim", "problems", "models"},
+    "comparison": {"tracking"},
     "sweeps": {"cluster", "tracking"},
     "checkpoints": {"tracking"},
     "training": {"optim", "problems", "models", "data", "tracking", "studies", "checkpoints"},
     "cli": {
         *("optim", "problems", "models", "data", "tracking", "cluster"),
-        *("studies", "sweeps", "checkpoints", "training"),
+        *("studies", "sweeps", "checkpoints", "training", "comparison"),
     },
 }
 

@@ -67,16 +67,16 @@ def compare(
 def _compare(folder: Path, against: str | None, page: Path | None, text: bool) -> None:
     from rich.console import Console
 
-    from bbi_lightning.tracking.comparison import compare_sweep
-    from bbi_lightning.tracking.sweep_data import read_sweep
-    from bbi_lightning.tracking.tables import for_terminal
+    from bbi_lightning.comparison.results import compare_sweep
+    from bbi_lightning.comparison.sweep_data import read_sweep
+    from bbi_lightning.comparison.tables import for_terminal
 
     comparison = compare_sweep(read_sweep(folder), against)
     console = Console()
     console.print(for_terminal(comparison), highlight=False)
     if text:
         return
-    from bbi_lightning.tracking.report import write_report
+    from bbi_lightning.comparison.page.page import write_report
 
     console.print(f"\npage: {write_report(comparison, page)}", highlight=False, soft_wrap=True, markup=False)
 

@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from bbi_lightning.cli.compare import compare
-from tests.tracking.synthetic_sweep import SyntheticSweep, realistic
+from tests.comparison.synthetic_sweep import SyntheticSweep, realistic
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 app.command()(compare)

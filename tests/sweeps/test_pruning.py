@@ -6,15 +6,15 @@ import time
 import pytest
 import toy_task
 
+from bbi_lightning.comparison.results import compare_sweep
+from bbi_lightning.comparison.sweep_data import read_sweep
 from bbi_lightning.sweeps import Task
 from bbi_lightning.sweeps.folder import SweepFolder
 from bbi_lightning.sweeps.growing_curve import GrowingCurve
 from bbi_lightning.sweeps.live import PlainLines
 from bbi_lightning.sweeps.run import run_sweep
 from bbi_lightning.sweeps.study import Studies
-from bbi_lightning.tracking.comparison import compare_sweep
 from bbi_lightning.tracking.run_folder import RunFolder
-from bbi_lightning.tracking.sweep_data import read_sweep
 
 EPOCHS = 6
 SPACE = {"x": {"low": 0.001, "high": 1.0, "log": True}}

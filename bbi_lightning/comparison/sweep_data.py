@@ -20,10 +20,10 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bbi_lightning.comparison.statistics import Direction
 from bbi_lightning.tracking.metric_log import read_metrics
 from bbi_lightning.tracking.run_folder import RunFolder
 from bbi_lightning.tracking.run_record import RunRecord
-from bbi_lightning.tracking.statistics import Direction
 
 _PHASES = ("search", "replicate", "added")
 _EDGE = 0.05  # of an axis's length: a best value so close to an end may continue beyond it

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bbi_lightning.tracking import comparison as comparing
-from bbi_lightning.tracking.comparison import compare_sweep
-from bbi_lightning.tracking.statistics import Estimate, PairedDifference
-from bbi_lightning.tracking.sweep_data import read_sweep
-from bbi_lightning.tracking.verdict import verdict, warnings
-from tests.tracking.synthetic_sweep import ARMS, SyntheticSweep, realistic
+from bbi_lightning.comparison import results as comparing
+from bbi_lightning.comparison.results import compare_sweep
+from bbi_lightning.comparison.statistics import Estimate, PairedDifference
+from bbi_lightning.comparison.sweep_data import read_sweep
+from bbi_lightning.comparison.verdict import verdict, warnings
+from tests.comparison.synthetic_sweep import ARMS, SyntheticSweep, realistic
 
 BBI, ECDSEP, SGD, ADAMW = ARMS
 

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from bbi_lightning.tracking.curves import band, thin
-from bbi_lightning.tracking.sweep_data import Axis, Curve, read_sweep
-from tests.tracking.synthetic_sweep import ARMS, COMMIT, EPOCHS, EVERY, SyntheticSweep, realistic
+from bbi_lightning.comparison.curves import band, thin
+from bbi_lightning.comparison.sweep_data import Axis, Curve, read_sweep
+from tests.comparison.synthetic_sweep import ARMS, COMMIT, EPOCHS, EVERY, SyntheticSweep, realistic
 
 
 @pytest.fixture(scope="module")

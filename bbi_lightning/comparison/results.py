@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from bbi_lightning.tracking.metric import Metric
-from bbi_lightning.tracking.statistics import (
+from bbi_lightning.comparison.metric import Metric
+from bbi_lightning.comparison.statistics import (
     Estimate,
     PairedDifference,
     TuningCurve,
@@ -30,7 +30,7 @@ from bbi_lightning.tracking.statistics import (
     share_within,
     tuning_curve,
 )
-from bbi_lightning.tracking.sweep_data import Arm, Axis, Run, Sweep
+from bbi_lightning.comparison.sweep_data import Arm, Axis, Run, Sweep
 
 ALPHA = 0.05
 NEAR_BEST = 0.01  # one percentage point of accuracy; for other metrics one per cent of the best value

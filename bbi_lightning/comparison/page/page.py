@@ -16,11 +16,13 @@ import jinja2
 from markupsafe import Markup
 
 import bbi_lightning
-from bbi_lightning.tracking import figures, svg, tables
-from bbi_lightning.tracking.comparison import NEAR_BEST, ArmResult, Comparison
-from bbi_lightning.tracking.drawing import looks
-from bbi_lightning.tracking.sweep_data import Axis, Run
-from bbi_lightning.tracking.verdict import (
+from bbi_lightning.comparison import tables
+from bbi_lightning.comparison.figures import pictures as figures
+from bbi_lightning.comparison.figures import svg
+from bbi_lightning.comparison.figures.drawing import looks
+from bbi_lightning.comparison.results import NEAR_BEST, ArmResult, Comparison
+from bbi_lightning.comparison.sweep_data import Axis, Run
+from bbi_lightning.comparison.verdict import (
     code_version,
     count,
     hardware,
@@ -62,7 +64,7 @@ def csv_files(c: Comparison) -> dict[str, str]:
 def render(c: Comparison) -> str:
     """The page's HTML."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("bbi_lightning.tracking"),
+        loader=jinja2.PackageLoader("bbi_lightning.comparison.page"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -17,9 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from bbi_lightning.tracking.comparison import ArmResult, Comparison
-from bbi_lightning.tracking.curves import band, thin
-from bbi_lightning.tracking.drawing import (
+from bbi_lightning.comparison.curves import band, thin
+from bbi_lightning.comparison.figures.drawing import (
     Look,
     draw_row,
     height,
@@ -32,10 +31,11 @@ from bbi_lightning.tracking.drawing import (
     point_style,
     zero_height,
 )
-from bbi_lightning.tracking.metric import Metric
-from bbi_lightning.tracking.statistics import Estimate
-from bbi_lightning.tracking.svg import INK, PAPER, drawing_style, new_figure, to_markup
-from bbi_lightning.tracking.sweep_data import Arm, Axis, Run
+from bbi_lightning.comparison.figures.svg import INK, PAPER, drawing_style, new_figure, to_markup
+from bbi_lightning.comparison.metric import Metric
+from bbi_lightning.comparison.results import ArmResult, Comparison
+from bbi_lightning.comparison.statistics import Estimate
+from bbi_lightning.comparison.sweep_data import Arm, Axis, Run
 
 _WIDTH = 5.0  # inches: one column of the page, and the whole of a phone's
 _SMALL = (2.9, 2.35)

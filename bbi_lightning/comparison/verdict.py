@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from bbi_lightning.tracking.comparison import ALPHA, ArmResult, Comparison
+from bbi_lightning.comparison.results import ALPHA, ArmResult, Comparison
 
 
 @dataclass(frozen=True)

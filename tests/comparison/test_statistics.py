@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from bbi_lightning.tracking import statistics
-from bbi_lightning.tracking.statistics import (
+from bbi_lightning.comparison import statistics
+from bbi_lightning.comparison.statistics import (
     expected_best,
     holm,
     mean_estimate,

@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bbi_lightning.tracking import figures, svg
-from bbi_lightning.tracking.comparison import compare_sweep
-from bbi_lightning.tracking.drawing import _pile, height, looks, zero_height
-from bbi_lightning.tracking.report import render, write_report
-from bbi_lightning.tracking.sweep_data import read_sweep
-from bbi_lightning.tracking.tables import for_terminal
-from bbi_lightning.tracking.verdict import verdict, warnings
-from tests.tracking.synthetic_sweep import ARMS, SyntheticSweep, realistic
+from bbi_lightning.comparison.figures import pictures as figures
+from bbi_lightning.comparison.figures import svg
+from bbi_lightning.comparison.figures.drawing import _pile, height, looks, zero_height
+from bbi_lightning.comparison.page.page import render, write_report
+from bbi_lightning.comparison.results import compare_sweep
+from bbi_lightning.comparison.sweep_data import read_sweep
+from bbi_lightning.comparison.tables import for_terminal
+from bbi_lightning.comparison.verdict import verdict, warnings
+from tests.comparison.synthetic_sweep import ARMS, SyntheticSweep, realistic
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 BROWSER = (

@@ -14,10 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-from bbi_lightning.tracking.metric import Metric
-from bbi_lightning.tracking.statistics import Estimate
-from bbi_lightning.tracking.svg import LIGHT, PAPER
-from bbi_lightning.tracking.sweep_data import Arm, Axis
+from bbi_lightning.comparison.figures.svg import LIGHT, PAPER
+from bbi_lightning.comparison.metric import Metric
+from bbi_lightning.comparison.statistics import Estimate
+from bbi_lightning.comparison.sweep_data import Arm, Axis
 
 _MARKERS = "osD^vPX*"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))

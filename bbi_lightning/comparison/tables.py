@@ -9,10 +9,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bbi_lightning.tracking.comparison import ArmResult, Comparison
-from bbi_lightning.tracking.statistics import Estimate
-from bbi_lightning.tracking.sweep_data import Run
-from bbi_lightning.tracking.verdict import code_version, hardware, verdict, warnings, write_p
+from bbi_lightning.comparison.results import ArmResult, Comparison
+from bbi_lightning.comparison.statistics import Estimate
+from bbi_lightning.comparison.sweep_data import Run
+from bbi_lightning.comparison.verdict import code_version, hardware, verdict, warnings, write_p
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from bbi_lightning.tracking.statistics import Direction, Estimate
+from bbi_lightning.comparison.statistics import Direction, Estimate
 
 
 @dataclass(frozen=True)

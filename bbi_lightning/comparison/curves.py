@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bbi_lightning.tracking.sweep_data import Curve
+from bbi_lightning.comparison.sweep_data import Curve
 
 
 @dataclass(frozen=True)

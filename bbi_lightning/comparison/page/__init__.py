@@ -1,0 +1,1 @@
+"""The page of a comparison: one self-contained HTML file."""
