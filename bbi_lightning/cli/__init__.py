@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import importlib.util
-from typing import Annotated
+import os
+import sys
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -75,4 +79,26 @@ _add_other_verbs()
 
 def main() -> None:
     """The entry point `bbi`."""
-    app()
+    try:
+        app()
+    except SystemExit as leaving:
+        if _is_rank():
+            _leave(leaving.code)
+        raise
+
+
+def _is_rank() -> bool:
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
+
+
+def _leave(code: str | int | None) -> NoReturn:
+    """End without C++'s destructors: in torch 2.15 those of gloo abort every few ends (code 134), with the
+    process group destroyed or not, and a finished run would count as crashed."""
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    atexit._run_exitfuncs()  # W&B, logging, temporary folders
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 0 if code is None else 1)

@@ -69,14 +69,15 @@ class Progress(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Leave the terminal in order."""
-        self._close(trainer)
+        # not with the accuracy: reading it is a collective, and another rank may be what is missing
+        self._close(trainer, metrics=False)
 
-    def _close(self, trainer: pl.Trainer) -> None:
+    def _close(self, trainer: pl.Trainer, *, metrics: bool = True) -> None:
         if self._display is not None:
-            self._display.close(self._status(trainer))
+            self._display.close(self._status(trainer, metrics=metrics))
             self._display = None
 
-    def _status(self, trainer: pl.Trainer) -> str:
+    def _status(self, trainer: pl.Trainer, *, metrics: bool = True) -> str:
         step = trainer.global_step
         elapsed = time.monotonic() - self._started
         rate = (step - self._first_step) / max(elapsed, 1e-9)
@@ -85,7 +86,7 @@ class Progress(Callback):
             f"epoch {trainer.current_epoch + (step < self.total_steps)}",
         ]
         parts.append(f"loss {self.step_log.last_loss:.4g}")
-        accuracy = trainer.callback_metrics.get("val/acc")
+        accuracy = trainer.callback_metrics.get("val/acc") if metrics else None
         if accuracy is not None:
             parts.append(f"val acc {100 * float(accuracy):.2f} %")
         parts.append(f"{rate:.3g} steps/s")
