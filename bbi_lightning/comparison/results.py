@@ -21,12 +21,16 @@ from bbi_lightning.comparison.metric import Metric
 from bbi_lightning.comparison.statistics import (
     Estimate,
     PairedDifference,
+    SeedPlan,
     TuningCurve,
     holm,
+    iqm_estimate,
     mean_estimate,
     median_estimate,
     paired_difference,
+    probability_of_improvement,
     rank_trials,
+    seeds_needed,
     share_within,
     tuning_curve,
 )
@@ -54,8 +58,10 @@ class ArmResult:
         winners: how many different points these are.
         foreign: how many replicates have other parameters (left out unless there are no others).
         replicates_its_best: whether there are others: any with the best trial's parameters.
-        mean, median: test metric of the finished replicates, None when there are none.
-        versus: paired difference to the baseline, None for the baseline and without pairs.
+        mean, median, iqm: test metric of the finished replicates, None when there are none.
+        versus: paired difference to the baseline, with effect size; None for the baseline and without pairs.
+        improvement: probability that a replicate is better than one of the baseline's, None likewise.
+        more_seeds: what more replicates could show, None likewise.
         p_value: of `versus` after Holm's correction; NaN without pairs.
         conclusion: what may be said about the arm against the baseline.
     """
@@ -77,6 +83,9 @@ class ArmResult:
     conclusion: Conclusion = "no data"
     winners: int = 0
     replicates_its_best: bool = True
+    iqm: Estimate | None = None
+    improvement: Estimate | None = None
+    more_seeds: SeedPlan | None = None
 
     @property
     def finished(self) -> tuple[Run, ...]:
@@ -130,12 +139,11 @@ class Comparison:
         """How many planned runs are not over yet (finished, diverged and pruned are over)."""
         missing = 0
         for r in self.results:
-            pending = self.sweep.planned_trials * self.sweep.studies - r.count(
-                "search", "finished", "diverged", "pruned"
-            )
+            plan = self.sweep.plan(r.arm.name)
+            pending = plan.trials * plan.studies - r.count("search", "finished", "diverged", "pruned")
             missing += max(0, pending)
             if r.best or pending > 0:  # else the search ended with nothing to replicate
-                planned = self.sweep.planned_replicates * (r.winners or self.sweep.studies)
+                planned = plan.replicates * (r.winners or plan.studies)
                 missing += max(0, planned - r.count("replicate", "finished", "diverged"))
         return missing
 
@@ -207,6 +215,7 @@ def _arm_result(
         foreign=foreign,
         mean=mean_estimate(outcomes, seed=seed) if outcomes else None,
         median=median_estimate(outcomes) if outcomes else None,
+        iqm=iqm_estimate(outcomes, seed=seed) if outcomes else None,
         winners=len(winners),
         replicates_its_best=foreign < len(sweep.replicates(arm.name)),
     )
@@ -240,23 +249,35 @@ def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 def _against(results: list[ArmResult], baseline: Arm, test: Metric, seed: int) -> list[ArmResult]:
     """Add the differences to the baseline, corrected over all of them, and what may be concluded."""
     reference = next(result for result in results if result.arm == baseline)
-    versus: dict[str, PairedDifference] = {}
-    for result in results:
-        pairs = _pairs(result, reference, test) if result.arm != baseline else []
-        if pairs:
-            versus[result.arm.name] = paired_difference(*zip(*pairs, strict=True), seed=seed)
+    pairs = {
+        result.arm.name: own
+        for result in results
+        if result.arm != baseline and (own := seed_pairs(result, reference, test))
+    }
+    versus = {name: paired_difference(*zip(*own, strict=True), seed=seed) for name, own in pairs.items()}
     corrected = dict(zip(versus, holm([d.p_value for d in versus.values()]), strict=True))
 
     def add(result: ArmResult) -> ArmResult:
-        difference = versus.get(result.arm.name)
-        p_value = float(corrected.get(result.arm.name, math.nan))
-        conclusion = _conclude(result, reference, difference, p_value, test)
-        return replace(result, versus=difference, p_value=p_value, conclusion=conclusion)
+        name = result.arm.name
+        p_value = float(corrected.get(name, math.nan))
+        conclusion = _conclude(result, reference, versus.get(name), p_value, test)
+        result = replace(result, versus=versus.get(name), p_value=p_value, conclusion=conclusion)
+        if name not in pairs:
+            return result
+        own, theirs = zip(*pairs[name], strict=True)
+        return replace(
+            result,
+            improvement=probability_of_improvement(own, theirs, direction=test.direction),
+            more_seeds=seeds_needed(np.subtract(own, theirs), alpha=ALPHA / len(pairs))
+            if len(own) > 1
+            else None,
+        )
 
     return [add(result) for result in results]
 
 
-def _pairs(result: ArmResult, reference: ArmResult, test: Metric) -> list[tuple[float, float]]:
+def seed_pairs(result: ArmResult, reference: ArmResult, test: Metric) -> list[tuple[float, float]]:
+    """(the arm's, the reference's) test metric of every pair of finished replicates that share a seed."""
     by_seed = {(run.study, run.seed): run.final(test.name) for run in reference.finished}
     pairs = [
         (run.final(test.name), by_seed.get((run.study, run.seed), math.nan))

@@ -68,6 +68,15 @@ class Arm:
 
 
 @dataclass(frozen=True)
+class Plan:
+    """How many runs an arm was to have: `trials` of each of its `studies`, `replicates` of each study's best."""
+
+    trials: int
+    replicates: int
+    studies: int = 1
+
+
+@dataclass(frozen=True)
 class Curve:
     """The logged values of one metric, in the order written: arrays of one length.
 
@@ -114,6 +123,12 @@ class Run:
         """running, finished, diverged, pruned, failed or interrupted."""
         return self.record.state
 
+    @property
+    def imported(self) -> str | None:
+        """Where the run comes from if it was not made here ("W&B export", …), else None."""
+        origin = self.record.labels.get("imported")
+        return str(origin) if origin else None
+
     def final(self, metric: str) -> float:
         """The summary's value of a metric; NaN unless the run finished and has it."""
         value = self.record.summary.get(metric) if self.state == "finished" else None
@@ -146,7 +161,8 @@ class Run:
 class Sweep:
     """A sweep: the plan, and the runs found so far in order of arm, phase and number.
 
-    `problems` has one sentence for everything that could not be read or does not belong.
+    `problems` has one sentence for everything that could not be read or does not belong. `plans` has the
+    arms whose plan is not the sweep's own: those that came from another sweep.
     """
 
     folder: Path
@@ -161,6 +177,12 @@ class Sweep:
     runs: tuple[Run, ...] = field(repr=False)
     problems: tuple[str, ...] = ()
     studies: int = 1
+    plans: Mapping[str, Plan] = field(default_factory=dict, repr=False)
+
+    def plan(self, arm: str) -> Plan:
+        """How many runs the arm was to have."""
+        own = Plan(self.planned_trials, self.planned_replicates, self.studies)
+        return self.plans.get(arm, own)
 
     def trials(self, arm: str) -> tuple[Run, ...]:
         """The arm's search."""

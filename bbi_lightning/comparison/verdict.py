@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bbi_lightning.comparison.results import ALPHA, ArmResult, Comparison
+from bbi_lightning.comparison.statistics import SeedPlan
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,27 @@ def _sentence(c: Comparison, result: ArmResult) -> str:
         lost = f"{better.count('replicate', 'diverged')} of {len(better.replicates)}"
         return f"{numbers} No verdict: {lost} replicates of {better.arm.label} diverged."
     if difference.excludes(0.0):
-        return (
-            f"{numbers} The interval excludes zero, the paired test does not agree: no difference is shown."
-        )
-    if not difference.has_interval:
-        return f"{numbers} One pair has no interval: no difference is shown."
-    return f"{numbers} The interval contains zero: no difference is shown."
+        why = "The interval excludes zero, the paired test does not agree: no difference is shown."
+    elif not difference.has_interval:
+        why = "One pair has no interval: no difference is shown."
+    else:
+        why = "The interval contains zero: no difference is shown."
+    return f"{numbers} {why}{_outlook(c, result.more_seeds)}"
+
+
+def _outlook(c: Comparison, plan: SeedPlan | None) -> str:
+    """What these and more seeds can show, each with a power of 80 %."""
+    if plan is None:
+        return ""
+    unit = " points" if c.test.is_share else ""
+    now = (
+        f" {plan.pairs} pairs reliably find differences from {c.test.number(plan.detectable)}{unit} on"
+        if math.isfinite(plan.detectable)
+        else f" {plan.pairs} pairs are too few to find any"
+    )
+    if plan.n is None:
+        return f"{now}; no reasonable number of seeds would settle one of this size."
+    return f"{now}; it would take about {plan.n} to settle one of this size."
 
 
 def _difference(c: Comparison, result: ArmResult, *, short: bool = False) -> str:
