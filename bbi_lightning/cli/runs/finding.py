@@ -19,15 +19,22 @@ def find_run(word: str, root: Path) -> RunFolder:
     """The run of this name in `root`, or in this folder.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or several below `root` have the name.
     """
+    from bbi_lightning.tracking.registry import run_folders
     from bbi_lightning.tracking.run_folder import RunFolder
     from bbi_lightning.training.components import ConfigError, closest
 
     for path in (Path(word), root / word):
         if RunFolder(path).exists:
             return RunFolder(path.resolve())
-    known = [path.parent.name for path in root.glob("*/run.json")]
+    folders = [root / path for path, _ in run_folders(root)]
+    found = [folder.resolve() for folder in folders if folder.name == word]
+    if len(found) == 1:
+        return RunFolder(found[0])
+    if found:
+        raise ConfigError(f"{word} is the name of {len(found)} runs: give one's folder, such as {found[0]}")
+    known = [folder.name for folder in folders]
     hint = closest(word, known) or f"give a run's folder, or one of the {len(known)} names in {root}/"
     raise ConfigError(f"there is no run {word}: {hint}")
 
