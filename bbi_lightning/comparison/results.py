@@ -192,7 +192,9 @@ def _arm_result(
     best = trials[ranking[0]] if ranking else None
     firsts = {trials[place].study: trials[place] for place in reversed(ranking)}
     winners = _different([firsts[study] for study in sorted(firsts)])
-    replicates, foreign = _replicates_of(winners, sweep.replicates(arm.name))
+    replicates, foreign = _replicates_of(winners, sweep.replicates(arm.name)) if trials else (
+        sweep.replicates(arm.name), 0
+    )  # fmt: skip  # an imported arm of a single setting has searched nothing
 
     # a trial that diverged, failed or was pruned was spent all the same; one that is still running was not
     spent = [

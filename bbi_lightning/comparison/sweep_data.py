@@ -69,7 +69,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Plan:
-    """How many runs an arm was to have: `trials` of each of its `studies`, `replicates` of each study's best."""
+    """How many runs an arm was to have: `trials` of each of its `studies`, `replicates` of each's best."""
 
     trials: int
     replicates: int
@@ -140,12 +140,12 @@ class Run:
         return self._log[1]
 
     def curve(self, metric: str) -> Curve:
-        """A metric's curve; empty when it was never logged or the log is damaged."""
-        rows = [row for row in self._log[0] if metric in row]
+        """A metric's curve; empty when it was never logged, never a number, or the log is damaged."""
+        rows = [row for row in self._log[0] if isinstance(row.get(metric), (int, float))]
         return Curve(
             step=np.array([row["step"] for row in rows], dtype=np.int64),
-            epoch=np.array([row.get("epoch", 0) for row in rows], dtype=np.int64),
-            time=np.array([row.get("time", math.nan) for row in rows], dtype=np.float64),
+            epoch=np.array([row.get("epoch") or 0 for row in rows], dtype=np.int64),
+            time=np.array([row.get("time") for row in rows], dtype=np.float64),  # None becomes NaN
             value=np.array([row[metric] for row in rows], dtype=np.float64),
         )
 
@@ -248,6 +248,7 @@ def read_sweep(folder: str | Path) -> Sweep:
         runs=runs,
         problems=problems,
         studies=int(search.get("studies") or 1),
+        plans=_read_plans(spec["arms"]),
     )
 
 
@@ -295,6 +296,12 @@ def _read_arm(name: str, spec: Any) -> Arm:
             _read_axis(f"arms.{name}.space", key, axis) for key, axis in (spec.get("space") or {}).items()
         ),
     )
+
+
+def _read_plans(arms: Mapping[str, Any]) -> dict[str, Plan]:
+    """What imported arms have, each for itself: nothing more is to be expected of them."""
+    said = {str(name): arm["plan"] for name, arm in arms.items() if isinstance(arm.get("plan"), Mapping)}
+    return {name: Plan(_need(p, "trials", int), _need(p, "replicates", int)) for name, p in said.items()}
 
 
 def _read_axis(where: str, key: str, spec: Any) -> Axis:

@@ -1,4 +1,4 @@
-"""A comparison as tables: rows for CSV files, and a table for the terminal."""
+"""A comparison as tables: rows for CSV files."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from bbi_lightning.comparison.results import ArmResult, Comparison
 from bbi_lightning.comparison.statistics import Estimate
 from bbi_lightning.comparison.sweep_data import Run
-from bbi_lightning.comparison.verdict import code_version, hardware, verdict, warnings, write_p
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from bbi_lightning.comparison.verdict import code_version, hardware
 
 Row = dict[str, Any]
 
@@ -122,53 +119,3 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 def _cell(value: Any) -> Any:
     return "" if isinstance(value, float) and math.isnan(value) else value
-
-
-def for_terminal(c: Comparison) -> RenderableType:
-    """The verdict, a table of the arms and the warnings; readable at 80 columns."""
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    v = verdict(c)
-    table = Table(title=None, box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("arm", style="bold", no_wrap=True)
-    for column in (
-        f"{c.test.label}{f', {c.test.unit}' if c.test.unit else ''}",
-        "n",
-        f"minus {c.baseline.label}",
-    ):
-        table.add_column(column, justify="right")
-    table.add_column("p", justify="right")
-    table.add_column("conclusion")
-    for r in c.results:
-        table.add_row(*_terminal_cells(c, r))
-
-    parts: list[RenderableType] = [
-        Text(c.sweep.title, style="bold"),
-        Text(v.headline),
-        Text(v.status, style="dim"),
-    ]
-    parts += [Text(), table]
-    parts += _notes(warnings(c))
-    return Group(*parts)
-
-
-def _terminal_cells(c: Comparison, r: ArmResult) -> Iterable[str]:
-    mean = f"{c.test.number(r.mean.value)}\n{c.test.interval(r.mean)}" if r.mean else "–"
-    difference = "–"
-    if r.versus:
-        d = r.versus.difference
-        difference = f"{c.test.number(d.value, signed=True)}\n{c.test.interval(d, signed=True)}"
-    p = write_p(r.p_value).removeprefix("p = ").removeprefix("p ")
-    return r.arm.label, mean, str(len(r.finished)), difference, p, conclusion_words(r)
-
-
-def _notes(sentences: Sequence[str]) -> list[RenderableType]:
-    from rich.padding import Padding
-    from rich.text import Text
-
-    return [
-        Padding(Text(f"! {sentence}", style="yellow"), (1 if i == 0 else 0, 0, 0, 0))
-        for i, sentence in enumerate(sentences)
-    ]

@@ -1,14 +1,14 @@
-"""What a comparison says in words, and what should make a reader doubt it; both follow from the numbers."""
+"""What a comparison says in words; it follows from the numbers. What should make one doubt it: `audit`."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bbi_lightning.comparison.results import ALPHA, ArmResult, Comparison
+from bbi_lightning.comparison.results import ArmResult, Comparison
 from bbi_lightning.comparison.statistics import SeedPlan
 
 
@@ -29,12 +29,6 @@ def verdict(comparison: Comparison) -> Verdict:
         status=_status(comparison),
         sentences=tuple(_sentence(comparison, result) for result in comparison.contestants),
     )
-
-
-def warnings(comparison: Comparison) -> tuple[str, ...]:
-    """What may be wrong with a comparison, a sentence each with its remedy; empty when nothing is."""
-    checks = (_unreadable, _edges, _ties, _budgets, _too_few, _losses, _foreign, _code, _hardware)
-    return tuple(sentence for check in checks for sentence in check(comparison))
 
 
 def _headline(c: Comparison) -> Iterator[str]:
@@ -141,99 +135,6 @@ def _join(words: Iterable[str]) -> str:
     return f"{', '.join(rest)} and {last}" if rest else last
 
 
-def _unreadable(c: Comparison) -> Iterator[str]:
-    logs = (run.log_damage for r in c.results for run in r.replicates)
-    problems = [*c.sweep.problems, *(damage for damage in logs if damage)]
-    yield from problems[:5]
-    if len(problems) > 5:
-        yield f"{len(problems) - 5} more run folders could not be used."
-
-
-def _edges(c: Comparison) -> Iterator[str]:
-    for r in c.results:
-        for axis in r.edges:
-            assert r.best is not None
-            value = write_value(r.best.params[axis.key])
-            yield (
-                f"The best trial of {r.arm.label} lies at the edge of its space ({axis.key} = {value} in "
-                f"{write_value(axis.low)} to {write_value(axis.high)}): something better may lie beyond, "
-                "widen the space and extend the search."
-            )
-
-
-def _ties(c: Comparison) -> Iterator[str]:
-    tied = {r.arm.label: r.ties + 1 for r in c.results if 4 * (r.ties + 1) >= len(r.trials) > 8}
-    if tied:
-        second = c.sweep.objective.tie_metric
-        decided = f"{second} decided" if second else "the earliest was taken"
-        yield (
-            f"Many trials share the best {c.validation.label} ({_list(tied)} of {c.sweep.planned_trials}) "
-            f"and {decided}: a larger validation set, or a harder task, would tell them apart."
-        )
-
-
-def _budgets(c: Comparison) -> Iterator[str]:
-    spent = {r.arm.label: r.count("search", "finished", "diverged", "failed") for r in c.results}
-    if len(set(spent.values())) > 1:
-        yield f"The searches had different budgets ({_list(spent)} trials): more trials are an advantage."
-    for quantity, word in (("steps", "optimizer steps"), ("parameters", "model parameters")):
-        typical = {r.arm.label: n for r in c.results if math.isfinite(n := r.typical(quantity))}
-        if len(set(typical.values())) > 1:
-            yield f"The replicates differ in {word} ({_list(typical)}): the arms did not have the same task."
-
-
-def _too_few(c: Comparison) -> Iterator[str]:
-    pairs = [r.versus for r in c.results if r.versus is not None]
-    if pairs and len(pairs) * min(p.smallest_p for p in pairs) > ALPHA:
-        needed = math.ceil(1 + math.log2(len(pairs) / ALPHA))
-        yield (
-            f"{count(max(p.difference.n for p in pairs), 'pair')}: too few for the test to reach p < {ALPHA} "
-            f"in {count(len(pairs), 'comparison')}: train at least {needed} replicates an arm."
-        )
-
-
-def _losses(c: Comparison) -> Iterator[str]:
-    for state, consequence in (
-        ("diverged", "means and intervals are of the others"),
-        ("failed", "the same command trains them again"),
-    ):
-        lost = {r.arm.label: n for r in c.results if (n := r.count("replicate", state))}
-        if lost:
-            yield f"Replicates {state} ({_list(lost)}): {consequence}."
-    failed = {r.arm.label: n for r in c.results if (n := r.count("search", "failed"))}
-    if failed:
-        yield f"Search trials failed ({_list(failed)}): these arms searched less, run the sweep again."
-
-
-def _foreign(c: Comparison) -> Iterator[str]:
-    for r in c.results:
-        if r.replicates and not r.replicates_its_best:
-            yield (
-                f"The replicates of {r.arm.label} do not have the parameters of its best trial: "
-                "run the sweep again to replicate the best."
-            )
-        elif r.foreign:
-            yield f"{count(r.foreign, 'replicate')} of {r.arm.label} left out: not of its best trial."
-
-
-def _code(c: Comparison) -> Iterator[str]:
-    versions = Counter(version for run in c.sweep.runs if (version := code_version(run.record)))
-    if len(versions) > 1:
-        shown = Counter(dict(versions.most_common(3)))
-        more = f" and {len(versions) - 3} more versions" if len(versions) > 3 else ""
-        yield f"The runs were made by different code ({_list(shown)} runs{more}): that may be the difference."
-    elif any(version.endswith("modified") for version in versions):
-        yield "The code had changes that are in no commit: commit them before you publish this."
-
-
-def _hardware(c: Comparison) -> Iterator[str]:
-    machines = {r.arm.label: sorted({hardware(run.record) for run in r.replicates}) for r in c.results}
-    kinds = {tuple(kinds) for kinds in machines.values() if kinds}
-    if len(kinds) > 1 or any(len(kind) > 1 for kind in kinds):
-        where = "; ".join(f"{label} on {' and '.join(kinds)}" for label, kinds in machines.items() if kinds)
-        yield f"The replicates ran on different hardware ({where}): do not compare their times."
-
-
 def code_version(record: Any) -> str:
     """The code of a run's last attempt: "3f2a9c1", "3f2a9c1 modified", or the version without a commit."""
     if not record.attempts:
@@ -261,7 +162,8 @@ def write_value(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _list(numbers: dict[str, Any] | Counter[str]) -> str:
+def listed(numbers: Mapping[str, Any]) -> str:
+    """ "BBI 3, SGD 4"."""
     return ", ".join(f"{name} {write_count(n)}" for name, n in numbers.items())
 
 

@@ -4,14 +4,10 @@ import subprocess
 import sys
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from bbi_lightning.cli.compare import compare
+from bbi_lightning.cli import app
 from tests.comparison.synthetic_sweep import SyntheticSweep, realistic
-
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
-app.command()(compare)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +19,9 @@ def sweeps(tmp_path_factory):
 
 
 def run(sweeps, *arguments):
-    return CliRunner().invoke(app, [*arguments, "--dir", str(sweeps)], env={"COLUMNS": "80", "TERM": "dumb"})
+    return CliRunner().invoke(
+        app, ["compare", *arguments, "--dir", str(sweeps)], env={"COLUMNS": "80", "TERM": "dumb"}
+    )
 
 
 def test_prints_the_verdict_and_the_page_last(sweeps):
@@ -61,9 +59,9 @@ def test_text_writes_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["digit"], "there is no sweep digit here or in"),
+        (["digit"], "there is no sweep digit in"),
         (["digit"], "did you mean digits?"),
-        (["zzz"], "use one of digits, new"),
+        (["zzz"], "digits, new"),
         (["new"], "has no runs yet"),
         (
             ["digits", "--against", "lion"],
@@ -81,23 +79,22 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(sweeps, arguments, words):
 
 
 def test_without_any_sweep_it_says_how_to_start_one(tmp_path):
-    assert "bbi sweep run sweep=" in run(tmp_path, "digits").output
+    assert "start one with bbi sweep run" in run(tmp_path, "digits").output
 
 
 def test_help_teaches():
-    result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80", "TERM": "dumb"})
+    result = CliRunner().invoke(app, ["compare", "--help"], env={"COLUMNS": "80", "TERM": "dumb"})
     assert result.exit_code == 0
-    for words in ("Examples:", "--against adamw", "fresh seeds", "summary.csv", "or the first"):
+    for words in ("Examples", "--against adamw", "fresh", "--table latex", "or the first"):
         assert words in result.output
 
 
 def test_a_real_process_never_loads_torch(sweeps):
     """A page is made in about a second; torch alone would take longer to import."""
     program = (
-        "import sys; from bbi_lightning.cli.compare import compare\n"
+        "import sys; from bbi_lightning.cli import app\n"
         "light = {'scipy', 'matplotlib', 'numpy', 'jinja2'} & set(sys.modules)\n"
-        "import typer; app = typer.Typer(); app.command()(compare)\n"
-        "app(['digits', '--dir', sys.argv[1]], standalone_mode=False)\n"
+        "app(['compare', 'digits', '--dir', sys.argv[1]], standalone_mode=False)\n"
         "heavy = {'torch', 'pytorch_lightning', 'wandb', 'optuna', 'hydra'} & set(sys.modules)\n"
         "sys.exit(f'at import {light}, later {heavy}' if light or heavy else 0)\n"
     )
@@ -106,3 +103,32 @@ def test_a_real_process_never_loads_torch(sweeps):
     )
     assert result.returncode == 0, result.stderr
     assert "report.html" in result.stdout
+
+
+def test_sweeps_of_several_tasks_are_one_page_and_said_over_all(sweeps, tmp_path):
+    realistic(tmp_path / "letters", trials=4, logs=False)
+    spec = tmp_path / "letters" / "sweep.yaml"
+    spec.write_text(spec.read_text().replace("data=digits", "data=letters"))
+    page = tmp_path / "both.html"
+    result = run(sweeps, "digits", str(tmp_path / "letters"), "--out", str(page))
+    assert result.exit_code == 0, result.output
+    assert "Over all tasks:" in " ".join(result.output.split())
+    assert page.is_file()
+
+
+@pytest.mark.parametrize(("kind", "sign"), [("markdown", "| Optimizer |"), ("latex", "\\begin{tabular}")])
+def test_a_table_for_a_paper_is_all_that_is_printed(sweeps, kind, sign):
+    result = run(sweeps, "digits", "--table", kind)
+    assert result.exit_code == 0, result.output
+    assert sign in result.output
+    assert "page:" not in result.output
+
+
+@pytest.mark.slow
+def test_figures_are_written_for_a_paper(tmp_path):
+    realistic(tmp_path / "digits", trials=4)
+    result = run(tmp_path, "digits", "--text", "--figures", str(tmp_path / "figures"))
+    assert result.exit_code == 0, result.output
+    written = {file.suffix for file in (tmp_path / "figures").iterdir()}
+    assert written == {".pdf", ".png", ".txt"}
+    assert not (tmp_path / "digits" / "report.html").exists()

@@ -164,7 +164,8 @@ def test_failed_runs_give_exit_code_1_and_say_where_to_look(tmp_path):
         (["sweep=smok"], "sweep=smok is not an option of sweep: did you mean smoke?"),
         (
             ["sweep.search.trials=4"],
-            "which sweep is meant is missing: add sweep=NAME, one of digits_showdown, smoke",
+            "which sweep is meant is missing: add sweep=NAME, "
+            "one of digits_baselines, digits_showdown, own_module, smoke",
         ),
         (["sweep=smoke", "sweep.search.trials=0"], "search.trials=0 is too small: it must be at least 1"),
         (["sweep=smoke", "sweep.search.sampler=best"], "search.sampler=best is unknown: use one of halton"),

@@ -1,4 +1,4 @@
-"""The verdict against a computation that shares nothing with ours: JSON files, scipy, and the rules as stated."""
+"""The verdict against a computation that shares nothing with ours: JSON files, scipy, the rules as stated."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def independent_verdict(folder: Path, baseline: str) -> dict[str, tuple[str, flo
     for arm, (mean, _, interval, _) in found.items():
         shown = corrected[arm] <= 0.05 and not interval.low <= 0 <= interval.high
         survivor = arm if mean > 0 else baseline
-        word = "undecided" if not shown else "unstable" if lost[survivor] else "better" if mean > 0 else "worse"
-        verdicts[arm] = (word, mean, corrected[arm])
+        word = "unstable" if lost[survivor] else "better" if mean > 0 else "worse"
+        verdicts[arm] = (word if shown else "undecided", mean, corrected[arm])
     return verdicts
 
 
@@ -78,7 +78,7 @@ def test_every_conclusion_is_the_independent_one(tmp_path: Path, error: float, s
         assert result.p_value == pytest.approx(p, abs=1e-9)
         if word == result.conclusion:
             continue
-        # where they differ, the bootstrap interval and Student's lie on different sides of zero, and close to it
+        # where they differ, the bootstrap interval and Student's end on different sides of zero, close to it
         gap = min(abs(result.versus.difference.low), abs(result.versus.difference.high))
         assert gap < 0.1 * abs(mean), (arm, word, result.conclusion)
 

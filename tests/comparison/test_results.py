@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from bbi_lightning.comparison import results as comparing
+from bbi_lightning.comparison.audit import audit
 from bbi_lightning.comparison.results import compare_sweep
 from bbi_lightning.comparison.statistics import Estimate, PairedDifference
 from bbi_lightning.comparison.sweep_data import read_sweep
-from bbi_lightning.comparison.verdict import verdict, warnings
+from bbi_lightning.comparison.verdict import verdict
 from tests.comparison.synthetic_sweep import ARMS, SyntheticSweep, realistic
 
 BBI, ECDSEP, SGD, ADAMW = ARMS
@@ -58,8 +59,8 @@ def test_difference_and_p_value_by_an_independent_computation(folder, comparison
     assert result.mean.value == pytest.approx(np.mean(list(values.values())))
     # a normal interval is not the same, but cannot be far off
     half = 2.2 * d.std(ddof=1) / math.sqrt(d.size)
-    assert result.versus.difference.low == pytest.approx(d.mean() - half, abs=0.5 * half)
-    assert result.versus.difference.high == pytest.approx(d.mean() + half, abs=0.5 * half)
+    assert result.versus.difference.low == pytest.approx(d.mean() - half, abs=0.7 * half)
+    assert result.versus.difference.high == pytest.approx(d.mean() + half, abs=0.7 * half)
 
 
 def test_the_choice_is_made_on_validation_and_never_on_test(folder, comparison):
@@ -151,7 +152,7 @@ def test_no_verdict_for_an_arm_that_is_ahead_but_loses_runs(tmp_path):
     c = compared(SyntheticSweep(tmp_path / "ahead", arms=arms, states=states, logs=False).write())
     assert c.result("adamw").conclusion == "unstable"
     assert "1 of 10 replicates of AdamW diverged" in verdict(c).sentences[0]
-    assert any(w.startswith("Replicates diverged (AdamW 1)") for w in warnings(c))
+    assert any(f.sentence.startswith("Replicates diverged (AdamW 1)") for f in audit(c))
 
     # the one behind may lose runs: it is worse all the same
     arms = (replace(ADAMW, test_error=0.04), replace(SGD, test_error=0.002))
@@ -217,79 +218,3 @@ class TestHalfFinished:
         assert c.result("bbi").best is None
         assert "16 trials diverged" in verdict(c).sentences[0]
         assert verdict(c).status.startswith("Complete")
-
-
-class TestWarnings:
-    def of(self, tmp_path, **changes):
-        return " ".join(warnings(compared(SyntheticSweep(tmp_path / "s", logs=False, **changes).write())))
-
-    def test_none_for_a_sound_sweep(self, tmp_path):
-        assert self.of(tmp_path, arms=(replace(BBI, cliff=9.0), SGD)) == ""
-
-    def test_best_at_the_edge(self, tmp_path):
-        arms = (replace(BBI, low=0.01, high=1.0, best=100.0, cliff=9.0), SGD)
-        text = self.of(tmp_path, arms=arms, trials=30)
-        assert "The best trial of BBI lies at the edge of its space (optim.lr = 0.9" in text
-        assert "widen the space" in text
-
-    def test_different_code_and_hardware(self, tmp_path):
-        text = self.of(tmp_path, trials=1, commits={"bbi": "a" * 40}, cpus={"sgd": "Intel Xeon"})
-        assert "different code (3f2a9c1 33, aaaaaaa 11 runs)" in text
-        assert "different hardware (BBI on AMD EPYC 7B13, 2 threads; " in text
-
-    def test_different_budgets(self, tmp_path):
-        folder = SyntheticSweep(tmp_path / "s", trials=3, logs=False).write()
-        for file in (folder / "runs").glob("*-s1*/run.json"):
-            record = json.loads(file.read_text())
-            if record["labels"]["arm"] == "bbi":
-                record["summary"]["steps"] = 5400
-                file.write_text(json.dumps(record))
-        for file in sorted((folder / "runs").glob("*sgd*-s0/run.json"))[:1]:
-            if file.parent.name != compared(folder).result("sgd").best.name:
-                file.unlink()
-        text = " ".join(warnings(compared(folder)))
-        assert "differ in optimizer steps (BBI 5\u202f400, ECDSep 540" in text
-
-    def test_too_few_replicates_to_show_anything(self, tmp_path):
-        text = self.of(tmp_path, trials=1, replicates=5, planned_replicates=5)
-        assert "5 pairs: too few" in text
-        assert "at least 7 replicates" in text
-
-    def test_seven_replicates_are_enough_for_three_contestants(self, tmp_path):
-        assert "too few" not in self.of(tmp_path, trials=1, replicates=7, planned_replicates=7)
-
-    def test_many_trials_that_share_the_best_value(self, tmp_path):
-        folder = SyntheticSweep(tmp_path / "s", trials=12, replicates=0, logs=False).write()
-        for file in list((folder / "runs").glob("*sgd*/run.json"))[:3]:
-            record = json.loads(file.read_text())
-            record["summary"]["val/acc"] = 1.0
-            file.write_text(json.dumps(record))
-        text = " ".join(warnings(compared(folder)))
-        assert "share the best validation accuracy (SGD 3 of 12) and val/loss decided" in text
-
-    def test_failures(self, comparison):
-        assert any(w.startswith("Search trials failed (BBI 1, SGD 1)") for w in warnings(comparison))
-
-    def test_replicates_of_an_older_best_are_left_out(self, tmp_path):
-        sweep = SyntheticSweep(tmp_path / "s", trials=4, logs=False)
-        sweep.write()
-        before = compared(sweep.folder).result("bbi").best.params
-        for file in (sweep.folder / "runs").glob("*bbi*-s0/run.json"):
-            record = json.loads(file.read_text())
-            if record["labels"]["params"] == before:
-                record["summary"]["val/acc"] = 0.1  # another trial is now the best
-                file.write_text(json.dumps(record))
-        c = compared(sweep.folder)
-        assert c.result("bbi").best.params != before
-        assert any("do not have the parameters of its best trial" in w for w in warnings(c))
-
-        files = sorted((sweep.folder / "runs").glob("*bbi*-s1*/run.json"))
-        for own in (5, 7):  # as many as of the older best, and more
-            for file in files[:own]:
-                record = json.loads(file.read_text())
-                record["labels"]["params"] = dict(c.result("bbi").best.params)
-                file.write_text(json.dumps(record))
-            c = compared(sweep.folder)
-            assert len(c.result("bbi").replicates) == own
-            assert any(w.startswith(f"{10 - own} replicates of BBI left out") for w in warnings(c))
-            assert not any("do not have the parameters" in w for w in warnings(c))

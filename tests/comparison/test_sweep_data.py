@@ -56,6 +56,23 @@ def test_reads_curves_with_non_finite_values(sweep):
     assert sweep.replicates("sgd")[0].curve("energy/energy").step.size == 0
 
 
+def test_a_foreign_log_may_hold_what_is_no_number(tmp_path):
+    folder = SyntheticSweep(tmp_path / "s", trials=1, replicates=0, arms=ARMS[2:]).write()
+    (file,) = folder.glob("runs/*sgd*/metrics.jsonl")
+    rows = [
+        {"step": 1, "epoch": None, "time": None, "val/acc": 0.5},
+        {"step": 2, "val/acc": None},
+        {"step": 3, "val/acc": "high"},
+        {"step": 4, "time": 2.0, "val/acc": 0.75},
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    curve = read_sweep(folder).trials("sgd")[0].curve("val/acc")
+    assert curve.step.tolist() == [1, 4]
+    assert curve.epoch.tolist() == [0, 0]
+    assert curve.value.tolist() == [0.5, 0.75]
+    assert math.isnan(curve.time[0])
+
+
 def test_a_sweep_that_has_just_begun(tmp_path):
     folder = SyntheticSweep(tmp_path / "new", trials=0).write()
     sweep = read_sweep(folder)

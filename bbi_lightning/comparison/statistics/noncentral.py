@@ -37,11 +37,17 @@ def noncentrality_interval(t: float, freedom: int, level: float) -> tuple[float,
     return solve((1 + level) / 2), solve((1 - level) / 2)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _chi_nodes(freedom: int) -> tuple[Array, Array]:
     """Nodes of s = √(χ²/ν) and their probabilities, which sum to one."""
     low, high = np.sqrt(stats.chi2.ppf([_TAIL, 1 - _TAIL], freedom) / freedom)
-    node, weight = np.polynomial.legendre.leggauss(_NODES)
+    node, weight = _legendre()
     s = low + (high - low) * (node + 1) / 2
     mass = weight * s * stats.chi2.pdf(freedom * s * s, freedom)
     return s, mass / mass.sum()
+
+
+@lru_cache(maxsize=1)
+def _legendre() -> tuple[Array, Array]:
+    node, weight = np.polynomial.legendre.leggauss(_NODES)
+    return node, weight

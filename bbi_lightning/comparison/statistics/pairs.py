@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -89,8 +90,8 @@ def effect_size(values: ArrayLike, baseline: ArrayLike, *, level: float = 0.95) 
     the arms together, means the same with and without pairs, and can be set beside other studies (Lakens'
     d_av). The estimate is d times Hedges' J with 2(n − 1)/(1 + r²) degrees of freedom, r the correlation of
     the pairs; the interval inverts the noncentral t of the paired test and rescales it (Algina and Keselman).
-    With five to twenty pairs of normal, exponential or accuracy-like values a 95 % interval covers 94 to 98
-    %.
+    With five to twenty pairs of normal, exponential or accuracy-like values a 95 % interval covers 93 to
+    98 %, of heavy-tailed ones (t₃) 91 to 96 %.
 
     Args:
         values, baseline: (n,) finite numbers; entry i of both comes from the same seed.
@@ -155,21 +156,26 @@ def sign_flip_test(differences: ArrayLike, *, seed: int = 0, draws: int = 100_00
     p = share of sign patterns whose |sum| reaches the observed one, equal ones included: of all 2ⁿ patterns
     up to n = 16, beyond that of `draws` of them plus the observed one, so that p is never 0.
 
+    Over tasks: pass the differences of all of them, each divided by the number of its task's differences.
+
     Returns:
         p, and the smallest p that so many pairs can give.
     """
     d = finite_values(differences)
     if d.size <= _EXACT_UP_TO:
-        patterns = (
-            np.arange(2 ** (d.size - 1))[:, None] >> np.arange(d.size) & 1
-        )  # the last sign stays: symmetry
-        sums, extra = np.abs((1 - 2 * patterns) @ d), 0
+        sums, extra = np.abs(_all_signs(d.size) @ d), 0
     else:
         signs = np.random.default_rng(seed).integers(0, 2, size=(draws, d.size), dtype=np.int8)
         sums, extra = np.abs((1 - 2 * signs) @ d), 1
     observed = abs(d.sum()) - _TIE * np.abs(d).sum()
     reached = int(np.count_nonzero(sums >= observed))
     return (reached + extra) / (sums.size + extra), 1 / (sums.size + extra)
+
+
+@lru_cache(maxsize=4)
+def _all_signs(n: int) -> Array:
+    """(2ⁿ⁻¹, n): every pattern of ±1 whose last sign is +1; the others are these turned round."""
+    return np.asarray(1.0 - 2.0 * (np.arange(2 ** (n - 1))[:, None] >> np.arange(n) & 1))
 
 
 def holm(p_values: ArrayLike) -> Array:

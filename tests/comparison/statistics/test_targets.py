@@ -11,7 +11,7 @@ from scipy import stats
 
 from bbi_lightning.comparison.statistics import first_passage, kaplan_meier, log_rank, restricted_mean
 
-# Weeks of remission on 6-MP and placebo: Freireich et al. (1963), Blood 21, as printed in Kalbfleisch and Prentice
+# Weeks of remission on 6-MP and placebo: Freireich et al. (1963), Blood 21
 TREATED = [6, 6, 6, 6, 7, 9, 10, 10, 11, 13, 16, 17, 19, 20, 22, 23, 25, 32, 32, 34, 35]
 RELAPSED = [1, 1, 1, 0, 1, 0, 1, 0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0]
 PLACEBO = [1, 1, 2, 2, 3, 4, 4, 5, 5, 8, 8, 8, 8, 11, 11, 12, 12, 15, 17, 22, 23]
@@ -90,16 +90,19 @@ class TestKaplanMeier:
             assert (curve.high <= 1).all()
             assert (np.diff(curve.survival) <= 0).all()
 
-    def test_covers_in_the_middle_and_at_the_median(self):
+    def test_covers_along_the_curve_and_at_the_median(self):
         rng, repeats = np.random.default_rng(2), 1500
-        inside, median = 0, 0
+        shares = np.array(
+            [0.1, 0.2, 0.3, 0.5, 0.65]
+        )  # that have arrived; the first hardly ever has in the sample
+        inside, median = np.zeros(5), 0
         for _ in range(repeats):
             t = rng.exponential(size=10)
             curve = kaplan_meier(np.minimum(t, 1.2), t <= 1.2)
-            at = np.searchsorted(curve.time, 0.6, side="right") - 1
-            inside += curve.low[at] <= math.exp(-0.6) <= curve.high[at]
+            at = np.searchsorted(curve.time, -np.log(1 - shares), side="right") - 1
+            inside += (curve.low[at] <= 1 - shares) & (1 - shares <= curve.high[at])
             median += curve.median.low <= math.log(2) <= curve.median.high
-        assert 0.92 - 0.012 <= inside / repeats <= 0.98
+        assert (inside / repeats > 0.91).all()
         assert 0.93 - 0.012 <= median / repeats <= 0.98
 
     @pytest.mark.parametrize(

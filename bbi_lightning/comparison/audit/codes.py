@@ -1,0 +1,71 @@
+"""Every code that a finding can have, and what it means in a few words."""
+
+from __future__ import annotations
+
+CODES: dict[str, str] = {
+    # the arms' task and budget
+    "unfinished": "planned runs are missing",
+    "unequal-trials": "the searches spent different numbers of trials",
+    "unequal-steps": "replicates of different arms took different numbers of steps",
+    "unequal-models": "replicates of different arms have models of different size",
+    "unequal-samples": "replicates of different arms saw different numbers of samples",
+    "unequal-time": "a run of one arm takes much longer than one of another",
+    "steps-within-arm": "replicates of one arm took different numbers of steps",
+    "schedule-unfinished": "training ended before its learning-rate schedule did",
+    "arm-changes-task": "the arms' configurations differ in data, model, loss or trainer",
+    "different-schedules": "the arms' learning-rate schedules differ",
+    "odd-runs": "some runs of an arm were not trained as its others",
+    "search-changes-budget": "a searched key changes how long or on how much a trial trains",
+    # lost runs
+    "replicates-diverged": "replicates diverged",
+    "replicates-failed": "replicates failed",
+    "trials-failed": "search trials failed",
+    "space-mostly-diverges": "more than half of an arm's trials diverged",
+    # evidence
+    "too-few-seeds": "no result could be significant with so few pairs",
+    "more-seeds-would-tell": "how many pairs differences of the size seen would need",
+    "broken-pairs": "replicates have no partner of the same seed",
+    "seed-of-the-search": "a replicate uses a seed of the search",
+    "seed-twice": "a seed was used twice",
+    "seeds-do-nothing": "replicates with different seeds are the same",
+    "replicates-not-of-best": "the replicates are not of the best trial",
+    "replicates-left-out": "some replicates are not of the best trial and do not count",
+    "one-pair-decides": "without one pair the conclusion would be another",
+    "mean-against-median": "mean and median of the differences have different signs",
+    # selection
+    "test-selects": "the search selects by a test metric",
+    "test-read-often": "the test set was read during training",
+    "validation-is-test": "validation and test metric are the same numbers",
+    "measured-before-end": "a metric was last measured before the end of training",
+    "measured-at-different-steps": "a metric was measured at different steps in different arms",
+    "untuned": "an arm was not tuned while others were",
+    "rate-not-searched": "an arm searched no learning rate while others did",
+    "edge-of-space": "the best trial lies at the edge of its space",
+    "ties": "many trials share the best validation metric",
+    "search-not-converged": "the search was still finding better trials at its end",
+    "unequal-spaces": "the arms search different numbers of parameters",
+    "unequal-ranges": "the arms search learning rates over different numbers of decades",
+    "lucky-best": "the best trial is much better than its replicates",
+    "validation-disagrees": "the validation metric does not order the test metric",
+    # origin
+    "unreadable": "a run folder cannot be read or does not belong",
+    "mixed-code": "the runs were made by different code",
+    "uncommitted-code": "the code is in no commit",
+    "mixed-software": "the runs had different libraries",
+    "mixed-hardware": "the replicates ran on different machines",
+    "imported": "runs were not made here",
+    # energy-conserving optimizers
+    "energy-error": "typical steps change the energy by much of itself",
+    "at-floor": "the loss met the floor, where nothing moves",
+    "at-rest": "the potential takes all of the energy",
+    "skipped-steps": "steps were skipped because the loss was not finite",
+    "clipping": "gradient clipping changes the dynamics",
+    # claims
+    "claim-holds": "the numbers say so too",
+    "claim-not-shown": "the numbers do not show it",
+    "claim-contradicted": "the numbers say the contrary",
+    "claim-size": "the direction is right, the size is not",
+    "claim-not-checked": "the sentence is about something that the verdict is not about",
+    "best-seed-quoted": "a text quotes the best replicate as if it were the arm's result",
+    "number-not-found": "a text quotes a number that the sweep does not have",
+}
