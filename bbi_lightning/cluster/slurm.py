@@ -80,11 +80,12 @@ class Slurm:
         answer = answer_of("sbatch", "--parsable", *ranges, *options, str(script))
         return answer.strip().splitlines()[-1].split(";")[0]
 
-    def queue(self, name: str | None = None) -> list[QueuedJob]:
+    def queue(self, name: str | None = None, *, patience: float = _PATIENCE) -> list[QueuedJob]:
         """The user's jobs in the queue, every task of an array on its own; only those of a name if given."""
         only = [] if name is None else [f"--name={name}"]
         words = ["--noheader", "--array", "--user", str(os.getuid()), *only]
-        lines = answer_of("squeue", *words, "--format=" + "|".join(_COLUMNS.values())).splitlines()
+        columns = "--format=" + "|".join(_COLUMNS.values())
+        lines = answer_of("squeue", *words, columns, patience=patience).splitlines()
         return [_queued(dict(zip(_COLUMNS, line.split("|"), strict=True))) for line in lines if line.strip()]
 
     def cancel(self, jobs: Sequence[str]) -> None:
