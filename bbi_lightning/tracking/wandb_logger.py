@@ -11,8 +11,9 @@ The API key is W&B's business (`wandb login` or WANDB_API_KEY); it is neither re
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bbi_lightning.tracking.run_folder import RunFolder
@@ -20,7 +21,15 @@ from bbi_lightning.tracking.run_folder import RunFolder
 if TYPE_CHECKING:
     from pytorch_lightning.loggers import WandbLogger
 
+STEP = "trainer/global_step"  # the axis of every chart
+OTHER_AXES = ("epoch", "samples", "time")
 FINISH_TIMEOUT = 120.0  # seconds; after that the rest stays on disk for `wandb sync` and the job can end
+
+_FLAT_LABELS = {
+    "sweep": "sweep_name",
+    **{label: label for label in ("arm", "phase", "study", "trial", "replicate")},
+}
+_FLAT_PARTS = {"optim": "optimizer", "model": "architecture", "data": "dataset"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +42,12 @@ class WandbTracking:
         entity: W&B user or team; None is the account's default.
         tags: extra tags; the names of optimizer, model and data set are always there.
         init_timeout: seconds to wait for the server at the start (> 0).
+        artifacts: which checkpoints W&B gets when the run has a result: "none", the "best" on validation
+            data, the "last", or "both".
 
     Raises:
-        ValueError: an unknown mode, a project W&B cannot have, or a timeout that is not positive.
+        ValueError: an unknown mode, a project W&B cannot have, a timeout that is not positive, or artifacts
+            that are none of these.
     """
 
     mode: Literal["offline", "online", "none"] = "offline"
@@ -43,6 +55,7 @@ class WandbTracking:
     entity: str | None = None
     tags: Sequence[str] = ()
     init_timeout: float = 60.0
+    artifacts: Literal["none", "best", "last", "both"] = "none"
 
     def __post_init__(self) -> None:
         if self.mode not in ("offline", "online", "none"):
@@ -53,6 +66,17 @@ class WandbTracking:
             )
         if not self.init_timeout > 0:
             raise ValueError(f"tracking.init_timeout={self.init_timeout} must be positive: give seconds")
+        if self.artifacts not in ("none", "best", "last", "both"):
+            raise ValueError(
+                f"tracking.artifacts={self.artifacts!r} is unknown: use none, best, last or both"
+            )
+
+    @property
+    def artifact_aliases(self) -> tuple[str, ...]:
+        """The checkpoints that W&B gets, by their aliases there; empty when it gets none."""
+        if self.mode == "none" or self.artifacts == "none":
+            return ()
+        return ("best", "last") if self.artifacts == "both" else (self.artifacts,)
 
 
 def build_wandb_logger(
@@ -62,6 +86,7 @@ def build_wandb_logger(
     *,
     parameters: int,
     group: str | None = None,
+    clock: Callable[[], float] | None = None,
 ) -> WandbLogger | None:
     """Lightning's logger with its W&B run started; None for mode "none".
 
@@ -74,7 +99,9 @@ def build_wandb_logger(
         folder: the run; its name is W&B's id and display name.
         config: the resolved config in plain containers.
         parameters: number of trainable parameters.
-        group: W&B group; the label "sweep" if not given.
+        group: W&B group; the label "sweep" if not given. A run with the label "arm" goes into that arm's part
+            of it, see `group_of`.
+        clock: seconds of training so far, for the column `time`; without it there is none.
 
     Raises:
         ConnectionError: the server cannot be reached or refuses the run.
@@ -87,16 +114,25 @@ def build_wandb_logger(
 
     # Started here and not by Lightning, which starts it at the first row: an unreachable server must be known
     # before any training, and a run of somebody else in this process must stay theirs.
-    run = _start_run(tracking, folder, config, parameters, group) if _is_rank_zero() else None
+    run = start_run(tracking, folder, config, parameters, group) if _is_rank_zero() else None
     return LastingWandbLogger(
-        project=tracking.project, id=folder.name, name=folder.name, save_dir=folder.path, experiment=run
+        samples_a_step=samples_a_step(config),
+        clock=clock,
+        project=tracking.project,
+        id=folder.name,
+        name=folder.name,
+        save_dir=folder.path,
+        experiment=run,
     )
 
 
-def _start_run(
+def start_run(
     tracking: WandbTracking, folder: RunFolder, config: Mapping[str, Any], parameters: int, group: str | None
 ) -> Any:
-    """A running `wandb.Run` whose every metric has the optimizer step for its x-axis."""
+    """A running `wandb.Run` whose every metric has the optimizer step for its x-axis.
+
+    Args and Raises: as `build_wandb_logger`; the mode is not "none".
+    """
     import wandb
 
     labels = folder.record.labels
@@ -110,7 +146,7 @@ def _start_run(
             name=folder.name,
             resume="allow",
             reinit="create_new",
-            group=group or labels.get("sweep"),
+            group=_group(group, labels),
             job_type=labels.get("phase", "train"),
             tags=_tags(tracking, config),
             config=_complete_config(folder, config, parameters),
@@ -125,12 +161,25 @@ def _start_run(
         raise ConnectionError(
             _refusal(tracking, error, "no server can be had", "check the network")
         ) from None
-    run.define_metric("trainer/global_step")
-    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    run.define_metric(STEP)
+    run.define_metric("*", step_metric=STEP, step_sync=True)
+    for axis in OTHER_AXES:  # of charts that ask for it; none of them needs a chart of its own
+        run.define_metric(axis, step_metric=STEP, step_sync=True, hidden=True)
     return run
 
 
-def finish_wandb(logger: WandbLogger | None, summary: Mapping[str, Any], *, state: str) -> None:
+def group_of(sweep: str, arm: str | None = None) -> str:
+    """The W&B group of a sweep's runs: one for each arm, so that W&B's means are of one optimizer's runs."""
+    return f"{sweep}/{arm}" if arm else sweep
+
+
+def finish_wandb(
+    logger: WandbLogger | None,
+    summary: Mapping[str, Any],
+    *,
+    state: str,
+    checkpoints: Mapping[str, Path] | None = None,
+) -> None:
     """Fill in W&B's summary and end its run; waits for the upload, at most two minutes.
 
     W&B shows "finished" for results (finished, diverged), "preempted" for an interrupted run, else "failed".
@@ -140,15 +189,14 @@ def finish_wandb(logger: WandbLogger | None, summary: Mapping[str, Any], *, stat
         logger: what `build_wandb_logger` returned.
         summary: as in `RunFolder.end_attempt`.
         state: as in `RunFolder.end_attempt`.
+        checkpoints: folders to send, by alias ("best", "last"); they become versions of the artifact
+            "<run>-checkpoint". Two aliases of one folder are one version. Their files are not copied, so an
+            offline run's must still be there when it is sent.
     """
     if logger is None or not _is_rank_zero():
         return
     try:
-        run = logger.experiment
-        run.summary.update(dict(summary))
-        if state == "interrupted":
-            run.mark_preempting()
-        run.finish(exit_code=0 if state in ("finished", "diverged") else 1)
+        end_run(logger.experiment, summary, state, checkpoints or {})
     except Exception as error:  # W&B's helper process may be gone, in its own ways; the run is not
         warnings.warn(
             f"W&B did not finish ({_in_one_line(error)}): send {logger.save_dir}/wandb/* with `wandb sync`",
@@ -156,10 +204,37 @@ def finish_wandb(logger: WandbLogger | None, summary: Mapping[str, Any], *, stat
         )
 
 
+def end_run(run: Any, summary: Mapping[str, Any], state: str, checkpoints: Mapping[str, Path]) -> None:
+    """End a `wandb.Run` as `finish_wandb` does, which see; here trouble is an exception of W&B's."""
+    _log_checkpoints(run, checkpoints)
+    run.summary.update(dict(summary))
+    if state == "interrupted":
+        run.mark_preempting()
+    run.finish(exit_code=0 if state in ("finished", "diverged") else 1)
+
+
+def _log_checkpoints(run: Any, checkpoints: Mapping[str, Path]) -> None:
+    import wandb
+
+    aliases: dict[Path, list[str]] = {}
+    for alias, path in checkpoints.items():
+        aliases.setdefault(path, []).append(alias)
+    for path, names in aliases.items():
+        artifact = wandb.Artifact(f"{run.id}-checkpoint", type="model", metadata={"checkpoint": path.name})
+        # absolute: what is recorded offline may be sent from elsewhere
+        artifact.add_dir(str(path.resolve()), skip_cache=True, policy="immutable")
+        run.log_artifact(artifact, aliases=names)
+
+
 def _is_rank_zero() -> bool:
     from pytorch_lightning.utilities import rank_zero_only
 
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]  # Lightning keeps it on the function
+
+
+def _group(group: str | None, labels: Mapping[str, Any]) -> str | None:
+    sweep = group or labels.get("sweep")
+    return group_of(sweep, labels.get("arm")) if sweep else None
 
 
 def _settings(wandb: Any, tracking: WandbTracking) -> Any:
@@ -175,9 +250,19 @@ def _settings(wandb: Any, tracking: WandbTracking) -> Any:
 
 
 def _complete_config(folder: RunFolder, config: Mapping[str, Any], parameters: int) -> dict[str, Any]:
-    """The resolved config and, beside its keys, what made this run: code, machine, labels, size."""
+    """The resolved config and, beside its keys, what made this run: code, machine, labels, size.
+
+    The labels stand there twice: as they are, and flat, where W&B can filter and group by them. "sweep" is
+    `sweep_name`, for W&B takes "sweep" for a sweep of its own.
+    """
     record = folder.record
     facts: dict[str, Any] = {"parameters": parameters, "labels": dict(record.labels)}
+    facts |= {
+        name: record.labels[label]
+        for label, name in _FLAT_LABELS.items()
+        if record.labels.get(label) is not None
+    }
+    facts |= {name: what for group, name in _FLAT_PARTS.items() if (what := _class_name(config, group))}
     if record.attempts:
         attempt = asdict(record.attempts[-1])
         facts |= {
@@ -188,9 +273,20 @@ def _complete_config(folder: RunFolder, config: Mapping[str, Any], parameters: i
 
 def _tags(tracking: WandbTracking, config: Mapping[str, Any]) -> list[str]:
     """The class names of optimizer, model and data, then the user's own tags."""
-    targets = [(config.get(group) or {}).get("_target_", "") for group in ("optim", "model", "data")]
-    names = [target.rpartition(".")[2] for target in targets if target]
+    names = [name for group in _FLAT_PARTS if (name := _class_name(config, group))]
     return list(dict.fromkeys([*names, *tracking.tags]))
+
+
+def _class_name(config: Mapping[str, Any], group: str) -> str:
+    target: str = (config.get(group) or {}).get("_target_", "")
+    return target.rpartition(".")[2]
+
+
+def samples_a_step(config: Mapping[str, Any]) -> int | None:
+    """Training samples an optimizer step, over all processes; None where the config does not say."""
+    batch = (config.get("data") or {}).get("batch_size")
+    windows = (config.get("trainer") or {}).get("accumulate_grad_batches") or 1
+    return batch * windows if isinstance(batch, int) and isinstance(windows, int) else None
 
 
 def _refusal(tracking: WandbTracking, error: Exception, what: str, remedy: str) -> str:

@@ -263,7 +263,12 @@ class _Attempt:
         tracking: WandbTracking = self.config.tracking.build()
         try:
             self.wandb = build_wandb_logger(
-                tracking, self.folder, self.values, parameters=parameters, group=self.runtime.group
+                tracking,
+                self.folder,
+                self.values,
+                parameters=parameters,
+                group=self.runtime.group,
+                clock=lambda: self.log.seconds if self.log is not None else 0.0,
             )
         except (ConnectionError, PermissionError) as error:
             raise ConfigError(str(error)) from error
@@ -302,7 +307,19 @@ class _Attempt:
                 raise
             # what ends the run is worth more than its note: it decides the exit code
             log.warning(f"{self.folder.record_file} does not say that the run is {state} ({trouble})")
-        finish_wandb(self.wandb, summary, state=state)
+        finish_wandb(self.wandb, summary, state=state, checkpoints=self._for_wandb(state))
+
+    def _for_wandb(self, state: str) -> dict[str, Path]:
+        """The checkpoints that W&B is to have, by alias; of a run with a result only, others go on."""
+        tracking: WandbTracking = self.config.tracking.build()
+        if self.wandb is None or state not in ("finished", "diverged") or not tracking.artifact_aliases:
+            return {}
+        try:
+            found = {"best": self.store.best(), "last": self.store.newest_valid()[0]}
+        except (OSError, ValueError) as trouble:  # the run is complete without
+            log.warning(f"W&B gets no checkpoint of {self.folder.name} ({trouble})")
+            return {}
+        return {alias: there.path for alias in tracking.artifact_aliases if (there := found[alias])}
 
 
 def is_rank_zero() -> bool:

@@ -29,6 +29,7 @@ from bbi_lightning.tracking.wandb_sync import send, unsent
 
 ROOT = Path(__file__).parents[2]
 NAME = "digits-cnn-bbi-0123456789-s1000"
+SAME = "digits-cnn-bbi-0123456789-s1001"
 CONFIG = {
     "seed": 1000,
     "data": {"_target_": "bbi_lightning.data.digits.Digits", "batch_size": 64},
@@ -36,18 +37,21 @@ CONFIG = {
     "optim": {"_target_": "bbi_lightning.optim.BBI", "_partial_": True, "lr": 0.4},
 }
 LABELS = {"sweep": "showdown", "arm": "bbi", "phase": "replicate", "trial": 3, "params": {"optim.lr": 0.4}}
+BOTH = [("best", "cp-1"), ("last", "cp-2")]
 UNREACHABLE = "http://127.0.0.1:9"
 
 
 # --- what a child process does
 
 
-def attempt(path, tracking, from_step, to_step, state, labels, break_wandb=False):
+def attempt(path, tracking, from_step, to_step, state, labels, break_wandb=False, checkpoints=()):
     """One attempt on a run, as training makes it: the same rows to the metric log and to W&B."""
     folder = RunFolder.create(path, config="seed: 1000\n", labels=labels)
     folder.begin_attempt(from_step=from_step)
-    logger = build_wandb_logger(WandbTracking(**tracking), folder, CONFIG, parameters=1234 + from_step)
     with MetricLog(folder.metrics_file) as log:
+        logger = build_wandb_logger(
+            WandbTracking(**tracking), folder, CONFIG, parameters=1234 + from_step, clock=lambda: log.seconds
+        )
         log.cut_to(from_step)  # one row a step
         for step in range(from_step + 1, to_step + 1):
             metrics = {"train/loss": math.nan if step == 5 else 1 / step, "energy/bounces": step}
@@ -57,8 +61,18 @@ def attempt(path, tracking, from_step, to_step, state, labels, break_wandb=False
     if logger is not None and break_wandb:
         kill_children()
     summary = {"val/acc": 0.9 + from_step / 100, "steps": to_step}
-    finish_wandb(logger, summary, state=state)
+    kept = {alias: checkpoint(folder, name) for alias, name in checkpoints}
+    finish_wandb(logger, summary, state=state, checkpoints=kept)
     folder.end_attempt(state, summary=summary)
+
+
+def checkpoint(folder, name):
+    """A checkpoint's folder with two files."""
+    path = folder.checkpoints / name
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "manifest.json").write_text("{}")
+    (path / "state.pt").write_bytes(name.encode())
+    return path
 
 
 def kill_children():
@@ -144,8 +158,8 @@ def outcome(tmp_path_factory):
     root = tmp_path_factory.mktemp("wandb")
     online = {"mode": "online", "tags": ["paper"], "init_timeout": 30}
     paths = {
-        name: root / "runs" / name / NAME
-        for name in ("online", "offline", "none", "rank", "refused", "nokey", "broken", "two")
+        name: root / "runs" / name / (SAME if name == "same" else NAME)
+        for name in ("online", "same", "offline", "none", "rank", "refused", "nokey", "broken", "two")
     }
 
     with WandbStandIn() as service:
@@ -162,13 +176,22 @@ def outcome(tmp_path_factory):
                 "home": str(root / "out" / name),
             }
 
-        def tried(tracking, from_step=0, to_step=8, state="finished", labels=LABELS, break_wandb=False):
+        def tried(
+            tracking,
+            from_step=0,
+            to_step=8,
+            state="finished",
+            labels=LABELS,
+            break_wandb=False,
+            checkpoints=(),
+        ):
             return locals()
 
         jobs = {
             "online1": job("online1", connected, **tried(online, 0, 4, "interrupted")),
             "online2": job("online2", connected, **tried(online, 3, 6, "failed")),
-            "online3": job("online3", connected, **tried(online, 6, 8, "finished")),
+            "online3": job("online3", connected, **tried(online, 6, 8, checkpoints=BOTH)),
+            "same": job("same", connected, **tried(online, checkpoints=[("best", "cp-2"), ("last", "cp-2")])),
             "offline1": job("offline1", bare, **tried({}, 0, 4, "interrupted")),
             "offline2": job("offline2", bare, **tried({}, 3, 8)),
             "two": job("two", bare, "two_runs"),
@@ -200,15 +223,19 @@ def arrived(outcome):
 
 @pytest.mark.slow
 def test_three_attempts_are_one_run(outcome, arrived):
-    assert list(outcome["service"].runs) == [NAME]
+    assert sorted(outcome["service"].runs) == [NAME, SAME]
     assert arrived.display_name == NAME
     assert arrived.resumed == 2
     assert arrived.exit_codes == [1, 1, 0]  # interrupted, failed, finished
 
 
 @pytest.mark.slow
-def test_the_run_is_filed_under_its_sweep_phase_and_parts(arrived):
-    assert (arrived.project, arrived.group, arrived.job_type) == ("bbi_lightning", "showdown", "replicate")
+def test_the_run_is_filed_under_its_sweep_arm_phase_and_parts(arrived):
+    assert (arrived.project, arrived.group, arrived.job_type) == (
+        "bbi_lightning",
+        "showdown/bbi",
+        "replicate",
+    )
     assert sorted(arrived.tags) == ["BBI", "CNN", "Digits", "paper"]
 
 
@@ -220,6 +247,10 @@ def test_the_config_that_arrives_is_complete(outcome, arrived):
     assert {key: config[key] for key in CONFIG} == CONFIG
     assert config["parameters"] == 1240  # the last attempt's facts count
     assert config["labels"] == LABELS
+    flat = {"sweep_name": "showdown", "arm": "bbi", "phase": "replicate", "trial": 3}
+    flat |= {"optimizer": "BBI", "architecture": "CNN", "dataset": "Digits"}
+    assert {key: config.get(key) for key in flat} == flat
+    assert "replicate" not in config, "a label without a value is not there"
     assert (config["commit"], config["dirty"], config["diff_sha256"]) == (
         last.commit,
         last.dirty,
@@ -240,6 +271,8 @@ def test_the_rows_that_arrive_are_those_of_the_metric_log_over_the_optimizer_ste
         there = arrived_rows[row["step"]]
         assert there["epoch"] == row["epoch"]
         assert there["energy/bounces"] == row["energy/bounces"]
+        assert there["samples"] == 64 * row["step"]
+        assert there["time"] == pytest.approx(row["time"], abs=0.5)
         assert there["train/loss"] == pytest.approx(row["train/loss"], rel=0, nan_ok=True)
     assert [row["_step"] for row in arrived.history] == list(range(len(arrived.history)))
 
@@ -248,6 +281,27 @@ def test_the_rows_that_arrive_are_those_of_the_metric_log_over_the_optimizer_ste
 def test_the_summary_is_the_run_s(outcome, arrived):
     summary = RunFolder.open(outcome["paths"]["online"]).record.summary
     assert {key: arrived.summary[key] for key in summary} == summary
+
+
+@pytest.mark.slow
+def test_best_and_last_checkpoints_arrive_as_versions_of_one_artifact(outcome, arrived):
+    versions = [artifact for artifact in outcome["service"].api.artifacts if artifact.run == NAME]
+    assert {artifact.collection for artifact in versions} == {f"{NAME}-checkpoint"}
+    assert {artifact.type for artifact in versions} == {"model"}
+    assert {a.metadata["checkpoint"]: set(a.aliases) - {"latest"} for a in versions} == {
+        "cp-1": {"best"},
+        "cp-2": {"last"},
+    }
+    assert all(artifact.committed for artifact in versions)
+    sent = {content for name, content in arrived.files.items() if name.endswith("state.pt")}
+    assert sent == {b"cp-1", b"cp-2"}
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_is_best_and_last_is_one_version(outcome):
+    assert outcome["answers"]["same"]["error"] is None, outcome["answers"]["same"]["output"]
+    (version,) = [artifact for artifact in outcome["service"].api.artifacts if artifact.run == SAME]
+    assert set(version.aliases) - {"latest"} == {"best", "last"}
 
 
 @pytest.mark.slow
@@ -287,6 +341,8 @@ def test_offline_writes_inside_the_run_and_needs_no_account(outcome, tmp_path):
     assert {axis["glob_name"]: axis["step_metric"] for axis in axes if "glob_name" in axis} == {
         "*": "trainer/global_step"
     }
+    others = {axis["name"]: axis.get("options", {}).get("hidden", False) for axis in axes if "name" in axis}
+    assert others == {"trainer/global_step": False, "epoch": True, "samples": True, "time": True}
     assert [row["trainer/global_step"] for row in rows] == [1, 2, 3, 4, 4, 5, 6, 7, 8]
     assert [row["energy/bounces"] for row in rows] == [1, 2, 3, 4, 4, 5, 6, 7, 8]
 
@@ -303,7 +359,7 @@ def test_offline_attempts_arrive_as_one_run_when_they_are_sent_later(outcome, tm
     assert path.name not in {run.run for run in unsent(path.parent)}, "sent once"
     assert list(service.runs) == [NAME]
     run = service.runs[NAME]
-    assert (run.project, run.group, run.job_type) == ("bbi_lightning", "showdown", "replicate")
+    assert (run.project, run.group, run.job_type) == ("bbi_lightning", "showdown/bbi", "replicate")
     assert [row["trainer/global_step"] for row in run.history] == [1, 2, 3, 4, 4, 5, 6, 7, 8]
     assert run.summary["steps"] == 8
 
@@ -372,6 +428,7 @@ def test_no_login_is_one_sentence_with_the_remedy(outcome):
         ({"project": ""}, r"tracking\.project='' cannot be had"),
         ({"project": "me/mine"}, r"tracking\.project='me/mine' cannot be had"),
         ({"init_timeout": 0}, r"tracking\.init_timeout=0 must be positive"),
+        ({"artifacts": "all"}, r"tracking\.artifacts='all' is unknown: use none, best, last or both"),
     ],
 )
 def test_wrong_settings_are_one_sentence(settings, sentence):
@@ -384,6 +441,20 @@ def test_the_shipped_choices_have_the_same_keys_and_build_what_they_are_called(m
     config = OmegaConf.load(ROOT / "configs" / "tracking" / f"{mode}.yaml")
     assert instantiate(config).mode == mode
     assert set(config) - {"_target_"} == {field.name for field in dataclasses.fields(WandbTracking)}
+
+
+@pytest.mark.parametrize(
+    ("mode", "artifacts", "aliases"),
+    [
+        ("online", "none", ()),
+        ("online", "best", ("best",)),
+        ("offline", "last", ("last",)),
+        ("offline", "both", ("best", "last")),
+        ("none", "both", ()),
+    ],
+)
+def test_which_checkpoints_w_and_b_gets(mode, artifacts, aliases):
+    assert WandbTracking(mode=mode, artifacts=artifacts).artifact_aliases == aliases
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""A loopback stand-in for the W&B service: what wandb's uploader needs to send a run, and nothing else.
+"""A loopback stand-in for the W&B service: what wandb's uploader needs to send a run, and what reads it back.
 
     with WandbStandIn() as service:
         subprocess.run(..., env=service.environment(home))
     service.runs["my-run"].history
 
-It answers three GraphQL operations (resume status, create or update a run, where to upload files) and the
-file stream, and says "no data" to everything else. A run that exists is resumed as the real service does it:
-the uploader is told how many rows there are and the last one.
+It answers the GraphQL operations of the uploader (resume status, create or update a run, where to upload),
+the file stream, and those of `wandb_standin_api`; it says "no data" to everything else. A run that exists is
+resumed as the real service does it: the uploader is told how many rows there are and the last one.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import http.server
 import json
 import os
 import re
+import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wandb_standin_api import ENTITY, PublicApi
+
 DUMMY_KEY = "0123456789abcdef0123456789abcdef01234567"  # 40 characters, as the service's keys have
-ENTITY = "standin"
 
 
 @dataclass
@@ -42,16 +44,28 @@ class StoredRun:
     resumed: int = 0  # times an existing run was asked for and given back
     files: dict[str, bytes] = field(default_factory=dict)
 
+    @property
+    def state(self) -> str:
+        """As the service shows it."""
+        if not self.exit_codes:
+            return "running"
+        return "failed" if self.exit_codes[-1] else "finished"
+
 
 class WandbStandIn:
-    """The service; `runs` maps a run's id to what arrived of it."""
+    """The service; `runs` maps a run's id to what arrived of it, `api` has views, reports and artifacts.
+
+    Operations named in `refused` are answered with an error.
+    """
 
     def __init__(self) -> None:
         self.runs: dict[str, StoredRun] = {}
         self.keys_seen: set[str] = set()
         self.unanswered: list[str] = []
+        self.refused: set[str] = set()
+        self.api = PublicApi(self)
         self.lock = threading.Lock()
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
     @property
@@ -78,6 +92,9 @@ class WandbStandIn:
             return self._upsert(variables)
         if operation == "CreateRunFiles":
             return self._upload_addresses(variables)
+        if operation in (answers := self.api.answers()):
+            answer: dict[str, Any] = answers[operation](variables)
+            return answer
         self.unanswered.append(operation)
         return None
 
@@ -146,6 +163,13 @@ class WandbStandIn:
         self.runs[name].files[file] = content
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that goes while its connection is kept open is no error."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 def wandb_environment(home: Path) -> dict[str, str]:
     """A child's whole environment: no W&B setting of this machine or account gets in, nothing gets out."""
     root = Path(__file__).parents[2]
@@ -186,8 +210,14 @@ def _handler(service: WandbStandIn) -> type[http.server.BaseHTTPRequestHandler]:
                 service.keys_seen.add(base64.b64decode(credentials).decode().partition(":")[2])
             if self.path == "/graphql":
                 request = json.loads(body)
-                operation = request.get("operationName") or request["query"].split("(")[0].split()[-1]
-                return {"data": service.graphql(operation, request.get("variables") or {})}
+                query = re.sub(r"^\s*#.*$", "", request["query"], flags=re.MULTILINE)
+                operation = request.get("operationName") or re.split(r"[({]", query)[0].split()[-1]
+                try:
+                    if operation in service.refused:
+                        raise LookupError("permission denied")
+                    return {"data": service.graphql(operation, request.get("variables") or {})}
+                except LookupError as error:
+                    return {"data": None, "errors": [{"message": str(error), "path": [operation]}]}
             if match := re.fullmatch(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path):
                 service.file_stream(match[1], json.loads(body))
             elif match := re.fullmatch(r"/upload/([^/]+)/(.+)", self.path):
