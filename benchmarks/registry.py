@@ -4,7 +4,7 @@
     python benchmarks/registry.py --runs 1000
 
 Writes so many runs into a temporary folder ($TMPDIR), a hundred a sweep, each with the config and the record
-of a real one (digits), and measures wall clock, and seconds of a core, which are the same where nobody else uses the machine:
+of a real one (digits), and measures wall clock and seconds of a core (the same where nobody else computes):
 
 - first index: every file is read and parsed, in this process.
 - whole processes, best and worst of several rounds: `bbi --help` as what any verb costs, `bbi runs ls`, the

@@ -11,14 +11,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bbi_lightning"
 MAY_IMPORT = {
-    **{room: set() for room in ("optim", "problems", "models", "data", "tracking", "cluster")},
+    **{room: set() for room in ("optim", "baselines", "problems", "models", "data", "tracking", "cluster")},
     "studies": {"optim", "problems", "models"},
     "comparison": {"tracking"},
     "sweeps": {"cluster", "tracking"},
     "checkpoints": {"tracking"},
-    "training": {"optim", "problems", "models", "data", "tracking", "studies", "checkpoints"},
+    "training": {"optim", "baselines", "problems", "models", "data", "tracking", "studies", "checkpoints"},
     "cli": {
-        *("optim", "problems", "models", "data", "tracking", "cluster"),
+        *("optim", "baselines", "problems", "models", "data", "tracking", "cluster"),
         *("studies", "sweeps", "checkpoints", "training", "comparison"),
     },
 }

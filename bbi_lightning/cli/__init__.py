@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib.util
 import os
 import sys
 from typing import Annotated, NoReturn
@@ -12,7 +11,20 @@ from typing import Annotated, NoReturn
 import typer
 
 import bbi_lightning
-from bbi_lightning.cli import checkpoints, export, resume, submit
+from bbi_lightning.cli import (
+    audit,
+    checkpoints,
+    compare,
+    dashboard,
+    doctor,
+    export,
+    import_runs,
+    resume,
+    runs,
+    submit,
+    sweep,
+    top,
+)
 from bbi_lightning.cli.train import FROM_EXAMPLES, config, teaching, train
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
@@ -52,29 +64,21 @@ for verb, module in (
     (submit.submit, submit),
     (checkpoints.checkpoints, checkpoints),
     (export.export, export),
+    (compare.compare, compare),
+    (audit.audit, audit),
+    (dashboard.dashboard, dashboard),
 ):
     app.command(context_settings=_CONTEXT, help=module.HELP, no_args_is_help=True)(verb)
 app.command(context_settings=_CONTEXT, help=teaching("Print the complete config that some overrides make."))(
     config
 )
-
-
-def _add_other_verbs() -> None:
-    """`bbi sweep …`, `bbi compare` and `bbi doctor`, where their modules are present."""
-    if importlib.util.find_spec("bbi_lightning.cli.sweep"):
-        from bbi_lightning.cli.sweep import app as sweep
-
-        app.add_typer(sweep, name="sweep")
-    if importlib.util.find_spec("bbi_lightning.cli.doctor"):
-        doctor = importlib.import_module("bbi_lightning.cli.doctor")
-        app.command(context_settings=_CONTEXT, help=doctor.HELP)(doctor.doctor)
-    if importlib.util.find_spec("bbi_lightning.cli.compare"):
-        from bbi_lightning.cli.compare import compare
-
-        app.command(context_settings=_CONTEXT)(compare)
-
-
-_add_other_verbs()
+app.command(context_settings=_CONTEXT, help=doctor.HELP)(doctor.doctor)
+app.command(context_settings=_CONTEXT, help=top.HELP)(top.top)
+app.command("import", context_settings=_CONTEXT, help=import_runs.HELP, no_args_is_help=True)(
+    import_runs.import_runs
+)
+app.add_typer(runs.app, name="runs")
+app.add_typer(sweep.app, name="sweep")
 
 
 def main() -> None:

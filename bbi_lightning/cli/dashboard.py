@@ -145,11 +145,14 @@ class _Job:
         self.name = sweep if directory == SWEEPS or Path(sweep).is_dir() else str(directory / sweep)
         with self.busy("reading the runs"):
             self.comparison: Comparison = compare_sweep(read_sweep(find(directory, sweep).path), against)
-            pictures = all_pictures(self.comparison) if figures else ()
+            self.pictures = all_pictures(self.comparison) if figures else ()
         theirs = _where_the_runs_went(self.comparison)
         self.project = _checked_project(project or theirs.get("project") or "bbi_lightning")
         self.dashboard: Dashboard = dashboard(
-            self.comparison, project=self.project, entity=entity or theirs.get("entity"), pictures=pictures
+            self.comparison,
+            project=self.project,
+            entity=entity or theirs.get("entity"),
+            pictures=self.pictures,
         )
         self.summary = summarise(self.comparison)
         self.folder = self.comparison.sweep.folder / "dashboard"
@@ -184,7 +187,7 @@ class _Job:
                 self.busy("drawing") as tell,
                 tempfile.TemporaryDirectory(prefix="bbi-dashboard-") as temporary,
             ):
-                attachments = self._draw(Path(temporary)) if self.figures else Attachments({})
+                attachments = self._draw(Path(temporary)) if self.figures else Attachments({}, {})
                 pushed = push(api, self.dashboard, self.summary, attachments, tell=tell)
         except UnavailableError as error:
             self.say_what_it_would_be(str(error))
@@ -223,7 +226,8 @@ class _Job:
 
         files = save_figures(self.comparison, folder / "figures", ("png",), told=chosen)
         page = write_page(self.comparison, folder / "report.html")
-        return Attachments({file.stem: file for file in files if file.suffix == ".png"}, page)
+        captions = {picture.key: picture.caption for picture in self.pictures}
+        return Attachments({file.stem: file for file in files if file.suffix == ".png"}, captions, page)
 
     def check(self) -> bool:
         """Compare; say what differs; whether nothing does."""

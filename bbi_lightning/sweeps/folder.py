@@ -82,17 +82,23 @@ class SweepFolder:
 
         Raises:
             FileNotFoundError: there is no sweep here.
-            SweepError: sweep.yaml is damaged or of a newer format.
+            SweepError: sweep.yaml is damaged or of a newer format, or holds imported runs.
         """
         if not self.spec_file.is_file():
             raise FileNotFoundError(
                 f"{self.path} is not a sweep (it has no sweep.yaml): give a sweep's folder"
             )
         try:
-            return parse_spec(yaml.safe_load(self.spec_file.read_text(encoding="utf-8")))
+            data = yaml.safe_load(self.spec_file.read_text(encoding="utf-8"))
+            if not isinstance(data, dict) or "imported" not in data:
+                return parse_spec(data)
         except (ValueError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
             raise SweepError(f"{self.spec_file} cannot be read ({reason}): restore it from a copy") from None
+        raise SweepError(
+            f"{self.path.name} holds imported runs, which were not planned here: "
+            f"bbi compare {self.path.name} looks at them"
+        )
 
     def check(self, spec: SweepSpec) -> None:
         """Whether this folder can go on as `spec`.

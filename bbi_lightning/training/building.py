@@ -16,6 +16,7 @@ from pytorch_lightning.loggers import Logger
 from bbi_lightning.checkpoints.lightning_io import StoreCheckpointIO
 from bbi_lightning.data.image_data_module import ImageDataModule
 from bbi_lightning.training import interrupts
+from bbi_lightning.training.baseline_passes import BaselinePasses
 from bbi_lightning.training.beginning import begin_with
 from bbi_lightning.training.checkpointing import RunCheckpoint, is_validation_due
 from bbi_lightning.training.classification import Classification
@@ -135,13 +136,13 @@ def build(
         time_limit=lifelines.time_limit,
         watchdog=lifelines.watchdog,
     )
-    progress, callbacks = _callbacks(config.seed, options, runtime, exchange)
+    progress, callbacks = usual_callbacks(config.seed, options, runtime, exchange)
     trainer = build_trainer(
         options, runtime, [*callbacks, checkpointing], own_loggers, exchange, lifelines.io
     )
     data.trainer = trainer  # its rank and device decide what a loader holds
     train_loader, val_loader = data.train_dataloader(), data.val_dataloader() or None
-    progress.total_steps = total_steps = _total_steps(len(train_loader), options)
+    progress.total_steps = total_steps = count_steps(len(train_loader), options)
 
     schedule = {"total_steps": total_steps} if config.scheduler.accepts("total_steps") else {}
     module = Classification(
@@ -157,7 +158,7 @@ def build(
     return Parts(module, trainer, train_loader, val_loader, total_steps, checkpointing)
 
 
-def _callbacks(
+def usual_callbacks(
     seed: int, options: TrainerOptions, runtime: RuntimeOptions, exchange: Exchange
 ) -> tuple[Progress, list[Callback]]:
     """The progress display, and all callbacks but the last in the order in which they must run."""
@@ -166,6 +167,7 @@ def _callbacks(
     callbacks: list[Callback] = [] if options.max_steps is None else [StepLimit(options.max_steps)]
     callbacks += [
         Generators(seed),
+        BaselinePasses(),  # before whoever looks at the weights or saves them
         LossHandover(exchange),
         step_log,  # reads the loss, so that a GPU has caught up when the others look at the clock
         EnergyMonitor(runtime.log_every),
@@ -239,7 +241,7 @@ def _accelerator(runtime: RuntimeOptions) -> str:
     return runtime.accelerator
 
 
-def _total_steps(batches: int, options: TrainerOptions) -> int:
+def count_steps(batches: int, options: TrainerOptions) -> int:
     """Optimizer steps of the run; the last step of an epoch may have fewer micro-batches."""
     per_epoch = math.ceil(batches / options.accumulate_grad_batches)
     limits = [] if options.max_epochs is None else [options.max_epochs * per_epoch]

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from bbi_lightning.training.baseline_passes import BaselinePasses
 from bbi_lightning.training.evaluation import Totals, share_buffers
 from bbi_lightning.training.lean_lightning import LeanModule
 from bbi_lightning.training.loss_handover import LossHandover
@@ -59,11 +60,11 @@ class Classification(LeanModule):
         self._val_totals, self._test_totals = Totals(), Totals()
 
     def configure_callbacks(self) -> list[Callback]:
-        """The hand-over of the loss, without which an energy-conserving optimizer would get a wrong one."""
+        """What the optimizers need: the hand-over of the loss, and the passes of the baselines."""
         # Lightning would put ours in the place of one that the trainer has, and that others know
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # added later
-        has_one = any(isinstance(callback, LossHandover) for callback in callbacks)
-        return [] if has_one else [LossHandover()]
+        needed = (LossHandover, BaselinePasses)
+        return [kind() for kind in needed if not any(isinstance(callback, kind) for callback in callbacks)]
 
     def configure_model(self) -> None:
         """Cut the model into shards where the strategy wants them."""

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from bbi_lightning.baselines.kinds import TwoPasses, TwoWeights
 from bbi_lightning.data.image_data_module import ImageDataModule
 from bbi_lightning.training.components import Component, ConfigError, closest, parse
 from bbi_lightning.training.composition import compose as compose
@@ -155,12 +156,34 @@ def refuse_contradictions(config: TrainingConfig, trainer: TrainerOptions, runti
             "trainer.precision=16-mixed and runtime.accelerator=cpu contradict each other, "
             "a CPU has no float16 arithmetic: use bf16-mixed"
         )
+    _refuse_for_baselines(config, trainer, runtime)
     clips, fused = trainer.gradient_clip_val is not None, config.optim.arguments.get("fused")
     if clips and fused and trainer.precision == "16-mixed":
         raise ConfigError(
             f"trainer.gradient_clip_val={trainer.gradient_clip_val} with trainer.precision=16-mixed "
             "contradicts optim.fused=true, which unscales the gradients too late to be clipped: "
             "set optim.fused=false"
+        )
+
+
+def _refuse_for_baselines(config: TrainingConfig, trainer: TrainerOptions, runtime: RuntimeOptions) -> None:
+    """What optimizers of two passes or two weights cannot do."""
+    target = config.optim.target
+    if not (isinstance(target, type) and issubclass(target, (TwoPasses, TwoWeights))):
+        return
+    name = target.__name__
+    if runtime.strategy == "fsdp":
+        raise ConfigError(f"runtime.strategy=fsdp shards parameters, which {name} does not know: use ddp")
+    if not issubclass(target, TwoPasses):
+        return
+    if trainer.accumulate_grad_batches > 1:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches} is too many for {name}, "
+            "whose second pass sees the last micro-batch only: use 1"
+        )
+    if trainer.precision == "16-mixed":
+        raise ConfigError(
+            f"trainer.precision=16-mixed has no closure for the second pass of {name}: use bf16-mixed"
         )
 
 
@@ -183,9 +206,13 @@ def run_name(config: DictConfig) -> str:
     start = identity.pop("start", None)
     if start is not None:
         identity["start"] = {key: value for key, value in start.items() if key != "checkpoint"}
+    return f"{parsed.data.name}-{parsed.model.name}-{parsed.optim.name}-{digest(identity)}-s{parsed.seed}"
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """Ten hexadecimal digits of a plain mapping, whatever the order of its keys; 1 is 1.0."""
     text = json.dumps(_canonical(identity), sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return f"{parsed.data.name}-{parsed.model.name}-{parsed.optim.name}-{digest[:10]}-s{parsed.seed}"
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def _canonical(value: Any) -> Any:

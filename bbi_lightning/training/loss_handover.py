@@ -65,10 +65,11 @@ class LossHandover(Callback):
         self._sum: Tensor | float = 0.0
         self._micro_batches = 0
         self._warned = False
+        self._step = -1
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start afresh, and warn once if gradients will be clipped."""
-        self._sum, self._micro_batches, self.newest = 0.0, 0, None
+        self._sum, self._micro_batches, self.newest, self._step = 0.0, 0, None, -1
         self.exchange.begin(trainer.world_size)
         family = [optimizer for optimizer in trainer.optimizers if isinstance(optimizer, ECD)]
         if trainer.gradient_clip_val and family and not self._warned:
@@ -110,7 +111,8 @@ class LossHandover(Callback):
                 for parameter in group["params"]:
                     if parameter.grad is not None:
                         parameter.grad.mul_(factor)
-        self.newest = StepLoss(loss, micro_batches)
+        if trainer.global_step != self._step:  # a second pass within the step is at other weights (SAM)
+            self._step, self.newest = trainer.global_step, StepLoss(loss, micro_batches)
         if isinstance(optimizer, ECD) and len(trainer.optimizers) == 1:
             optimizer.hand_over(loss)
 

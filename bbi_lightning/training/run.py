@@ -96,7 +96,7 @@ def train(
     if folder.exists and not fresh and folder.record.is_result:
         _say(runtime, f"run {folder.name} has {folder.record.state} already: {folder.path}")
         return folder
-    with interrupts.listening(), _quiet_lightning():
+    with interrupts.listening(), quiet_lightning():
         has_begun = not fresh and bool(CheckpointStore(folder.checkpoints, folder.name).checkpoints())
         # what it once began from may be gone by now
         data = try_out(dataclasses.replace(parsed, start=None) if has_begun else parsed)
@@ -113,7 +113,7 @@ def train(
             )
             folder.acquire()  # before looking what is saved: whoever trains it now may save once more
         try:
-            _Attempt(folder, parsed, plain(config), fresh=fresh).go(data)
+            TrainingAttempt(folder, parsed, plain(config), fresh=fresh).go(data)
         finally:
             folder.release()
     return folder
@@ -134,7 +134,7 @@ def _origin(config: TrainingConfig) -> dict[str, Any] | None:
     return {"run": manifest.run, "step": manifest.step, "take": start.take}
 
 
-class _Attempt:
+class TrainingAttempt:
     """One process's work on a run."""
 
     def __init__(
@@ -340,7 +340,7 @@ def _say(runtime: RuntimeOptions, message: str) -> None:
 
 
 @contextlib.contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Without Lightning's greetings and those of its warnings that are no news here."""
     logs = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [log.level for log in logs]

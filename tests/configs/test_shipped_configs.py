@@ -52,11 +52,15 @@ def test_optimizer_is_built_and_minimises(option: str) -> None:
     optimizer.param_groups[0]["lr"] = 0.05
     losses = []
     for _ in range(60):
-        optimizer.zero_grad()
-        loss = (parameter**2).sum()
-        loss.backward()
-        optimizer.step(lambda loss=loss: loss)
-        losses.append(float(loss.detach()))
+
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = (parameter**2).sum()
+            loss.backward()
+            return loss
+
+        losses.append(float(closure().detach()))
+        optimizer.step(closure)
     assert losses[-1] < 0.5 * losses[0]
 
 

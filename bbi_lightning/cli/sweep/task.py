@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ _METRICS = ("val/acc", "val/loss", "train/loss")  # what `Classification` report
 
 
 def task_named(name: str) -> Task:
-    """What a sweep runs: `train` is a training, anything else ``package.module:NAME`` is looked up there.
+    """What a sweep runs: `train` is a training; anything else, ``package.module:NAME``, is looked up there.
+
+    The working folder is searched last. What is found is a `Task`, or an `OwnModule` to be trained.
 
     Raises:
         SweepError: there is no such thing; one sentence.
@@ -39,13 +42,28 @@ def task_named(name: str) -> Task:
             resolve=_resolve,
         )
     module, _, attribute = name.partition(":")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # trials inherit it
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise SweepError(f"task={name} cannot be found ({error}): write it as package.module:NAME") from None
-    if not isinstance(found, Task):
-        raise SweepError(f"task={name} is no Task: make it one, see bbi_lightning.sweeps.Task")
-    return found
+    if isinstance(found, Task):
+        return found
+    from bbi_lightning.training.own_module import OwnModule  # dear to load
+
+    if not isinstance(found, OwnModule):
+        raise SweepError(
+            f"task={name} is a {type(found).__name__}: make it an OwnModule "
+            "(bbi_lightning.training.own_module) or a Task (bbi_lightning.sweeps)"
+        )
+    return Task(
+        run=found.run,
+        run_name=found.run_name,
+        validate=found.validate,
+        preload=_PRELOAD,
+        resolve=found.resolve,
+    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -145,8 +145,8 @@ def check(c: Comparison, dashboard: Dashboard, summary: Summary, remote: Iterabl
             "mean",
             m.arm,
             c.test.name,
-            f"{_write(m.ours)} of {m.ours_n}",
-            f"{_write(m.theirs)} of {m.theirs_n}",
+            f"{_write(m.ours)} of {m.ours_n}" if m.ours_n else "",
+            f"{_write(m.theirs)} of {m.theirs_n}" if m.theirs_n else "",
         )
         for m in means
         if m.ours_n != m.theirs_n or not _same(m.ours, m.theirs)

@@ -29,9 +29,15 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Attachments:
-    """What the summary run shows beside its numbers: our pictures by key, and the page; files that exist."""
+    """What the summary run shows beside its numbers; files that exist.
+
+    Attributes:
+        figures: our pictures, by key. captions: how to read them, by key.
+        page: that of `bbi compare`.
+    """
 
     figures: Mapping[str, Path]
+    captions: Mapping[str, str]
     page: Path | None = None
 
 
@@ -129,7 +135,7 @@ def _media(summary: Summary, attachments: Attachments) -> dict[str, Any]:
         table.add_data(*(row.get(column) for column in columns))
     media: dict[str, Any] = {f"{PREFIX}/table": table}
     for key, file in attachments.figures.items():
-        media[f"{FIGURES}/{key}"] = wandb.Image(str(file))
+        media[f"{FIGURES}/{key}"] = wandb.Image(str(file), caption=attachments.captions.get(key))
     if attachments.page is not None:
         media["page"] = wandb.Html(attachments.page.read_text(encoding="utf-8"), inject=False)
     return media

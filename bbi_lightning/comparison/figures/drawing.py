@@ -183,6 +183,17 @@ def _power(x: float) -> str:
     return power if mantissa == "1" else f"{mantissa}·{power}"
 
 
+def name_panel(axes: Axes, label: str) -> None:
+    """Write an arm's name above its panel, in lines that do not run into the next panel."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    em = FontProperties(size=mpl.rcParams["axes.titlesize"]).get_size_in_points()
+    room = 1.25 * 72 * axes.get_position().width * figure.get_figwidth()  # the layout will make it wider
+    width = max(8, int(room / (0.64 * em)))
+    lines = textwrap.wrap(label, width=width, break_on_hyphens=False, break_long_words=False)
+    axes.set_title("\n".join(lines))
+
+
 def long_label(axes: Axes, text: str) -> None:
     """Write below the horizontal axis what may be longer than the figure is wide, in lines that fit."""
     figure = axes.get_figure(root=True)

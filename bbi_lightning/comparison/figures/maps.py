@@ -21,6 +21,7 @@ from bbi_lightning.comparison.figures.drawing import (
     PADDING,
     height_label,
     log_axis,
+    name_panel,
     padded,
     short,
     write_value,
@@ -87,7 +88,7 @@ def _map(c: Comparison, t: Trials, first: Axis, second: Axis) -> Picture | None:
             shades.bar(figure, axes, height_label(c.validation))
             axes.set_xlabel(names[0])
             axes.set_ylabel(names[1])
-            axes.set_title(r.arm.label)
+            name_panel(axes, r.arm.label)
         return figure
 
     data = [

@@ -27,6 +27,7 @@ from bbi_lightning.comparison.figures.drawing import (
     height_label,
     legend,
     looks,
+    name_panel,
     panels,
     point_style,
     value_axis,
@@ -159,7 +160,7 @@ def spread(c: Comparison) -> Picture | None:
                 axes.add_collection(LineCollection(drawn, colors=look.colour, linewidths=width, alpha=0.55))
                 ends = np.array([line[-1] for line in drawn])
                 axes.scatter(ends[:, 0], ends[:, 1], s=area, marker=look.marker, **point_style(look))
-                axes.set_title(r.arm.label)
+                name_panel(axes, r.arm.label)
                 axes.autoscale_view()
             value_axis(grid[0], "y", lowest)
             grid[0].yaxis.set_minor_locator(NullLocator())  # in twelve panels they cost a second

@@ -17,6 +17,7 @@ from bbi_lightning.comparison.figures.drawing import (
     height_label,
     log_axis,
     looks,
+    name_panel,
     padded,
     point_style,
     short,
@@ -146,7 +147,7 @@ def _sensitivity(c: Comparison, t: Trials, axis: Axis) -> Picture:
                 log_axis(axes, "x")
             axes.set_xlabel(name)
             axes.set_ylabel(height_label(c.validation))
-            axes.set_title(r.arm.label)
+            name_panel(axes, r.arm.label)
         return figure
 
     best = r.best.params.get(axis.key) if r.best else None

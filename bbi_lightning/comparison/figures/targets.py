@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from bbi_lightning.comparison.curves import Axis
 from bbi_lightning.comparison.figures.drawing import (
     Look,
-    band_alpha,
     counted_axis,
     legend,
     long_label,
@@ -26,6 +25,8 @@ from bbi_lightning.comparison.matching import Reaching, reaching
 from bbi_lightning.comparison.metric import Metric
 from bbi_lightning.comparison.results import Comparison
 from bbi_lightning.comparison.statistics import Survival
+
+_MOST_BANDS = 4  # these bands are wide: more of them on each other hide everything
 
 
 def times_to_target(c: Comparison) -> list[Picture]:
@@ -46,6 +47,7 @@ def times_to_target(c: Comparison) -> list[Picture]:
 def _picture(c: Comparison, key: str, metric: Metric, known: Reaching) -> Picture:
     look_of, target = looks(c.sweep.arms), _written(metric, known.target)
     better = "at least" if metric.sign > 0 else "at most"
+    interval = "; band: 95 % interval" if len(known.arms) <= _MOST_BANDS else ""
 
     def draw(style: Style) -> Figure:
         with style.active():
@@ -54,7 +56,8 @@ def _picture(c: Comparison, key: str, metric: Metric, known: Reaching) -> Pictur
             end = max(float(s.time[-1]) for s in known.survival)
             for arm, s in zip(known.arms, known.survival, strict=True):
                 look = look_of[arm.name]
-                _band(axes, look, s, end, band_alpha(len(known.arms)))
+                if len(known.arms) <= _MOST_BANDS:
+                    _band(axes, look, s, end)
                 _steps(axes, style, look, s, arm.label, end)
             axes.set_ylim(-2, 104)
             axes.set_xlim(0, end * 1.02)
@@ -73,7 +76,7 @@ def _picture(c: Comparison, key: str, metric: Metric, known: Reaching) -> Pictur
         "curves",
         "Time to the baseline's validation result" if key == "target" else "Time to the baseline's loss",
         f"Share of the replicates that have had a {metric.label} of {better} {target} once, the median that "
-        f"{c.baseline.label} ends with (1 minus Kaplan–Meier; band: 95 % interval). A tick is a run that "
+        f"{c.baseline.label} ends with (1 minus Kaplan–Meier{interval}). A tick is a run that "
         "ended before it got there.",
         f"{AXES[known.axis]} to a {metric.label} of {target}, median: {told}.",
         draw,
@@ -93,12 +96,12 @@ def _steps(axes: Axes, style: Style, look: Look, s: Survival, label: str, end: f
         axes.plot(s.time[gone], share[:-1][gone], "|", color=look.colour, markersize=size, label="_")
 
 
-def _band(axes: Axes, look: Look, s: Survival, end: float, alpha: float) -> None:
+def _band(axes: Axes, look: Look, s: Survival, end: float) -> None:
     """The interval, from the first passage on: before it there is nothing that arms could differ in."""
     x = np.append(s.time, end)
     low, high = (100 * (1 - np.append(y, y[-1])) for y in (s.high, s.low))
     begun = np.append(s.survival, s.survival[-1]) < 1
-    axes.fill_between(x, low, high, where=begun, step="post", color=look.colour, alpha=alpha, linewidth=0)
+    axes.fill_between(x, low, high, where=begun, step="post", color=look.colour, alpha=0.12, linewidth=0)
 
 
 def _written(metric: Metric, target: float) -> str:

@@ -196,7 +196,8 @@ def log_rank(a: Survival, b: Survival, *, draws: int = 20_000, seed: int = 0) ->
 
     Args:
         a, b: as made by `kaplan_meier`, up to the same budget.
-        draws: how many exchanges are drawn, fewer of more than 200 runs; 0 for Mantel's χ² with one degree of freedom.
+        draws: how many exchanges are drawn, fewer of more than 200 runs; 0 for Mantel's χ² with one degree of
+            freedom.
         seed: of the draws.
 
     Returns:

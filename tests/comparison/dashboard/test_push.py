@@ -103,7 +103,7 @@ def test_an_empty_project_is_no_agreement_and_no_crash(told):
     )
     assert "run: ours finished, W&B's nothing" in told["before"].stdout
     mean = told["expected"]["compare/sgd/mean"]
-    assert f"sgd test/acc: ours {mean:.10g} of 2, W&B's nan of 0" in told["before"].stdout
+    assert f"sgd test/acc: ours {mean:.10g} of 2, W&B's nothing" in told["before"].stdout
 
 
 def test_runs_that_were_never_recorded_arrive_whole(told):
@@ -147,6 +147,7 @@ def test_the_summary_run_has_our_numbers_table_pictures_and_page(told):
     (report,) = [json.loads(spec) for *_, spec in told["first views"] if "blocks" in json.loads(spec)]
     shown = {key for panel in panels_of(report) for key in panel["config"].get("mediaKeys") or []}
     assert shown == {key for key in told["values"] if key.startswith("figures/")}
+    assert all(told["values"][key]["captions"] for key in shown), "each says how to read it"
     assert shown
     (table,) = [content for name, content in run.files.items() if name.endswith("table.table.json")][:1]
     rows = json.loads(table)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 from html.parser import HTMLParser
+
+from bbi_lightning.comparison.page.every_run import every_run
 
 _VOID = {"meta", "link", "img", "br", "path", "use", "rect", "line", "circle", "input"}
 
@@ -44,3 +47,12 @@ def text_of(page):
     """The page's words, without those of scripts, styles and pictures."""
     text = re.sub(r"<(style|svg|head|script)\b.*?</\1>", " ", page, flags=re.DOTALL)
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]+>", " ", text)))
+
+
+def inside(page):
+    """The table of every run as the page's script gets it."""
+    return json.loads(re.search(r'id="run-data">(.*?)</script>', page, flags=re.DOTALL)[1])
+
+
+def columns_of(*comparisons):
+    return {column["name"]: column for column in json.loads(every_run(comparisons))["columns"]}

@@ -12,25 +12,18 @@ import pytest
 
 from bbi_lightning.comparison.audit import audit
 from bbi_lightning.comparison.figures import all_pictures, over_tasks
-from bbi_lightning.comparison.page.every_run import every_run
-from bbi_lightning.comparison.page.origin import configurations, oddities
 from bbi_lightning.comparison.page.page import csv_files, render_page, write_page
 from bbi_lightning.comparison.results import compare_sweep
 from bbi_lightning.comparison.suite import compare_suite, read_suite, sentences_over_tasks
 from bbi_lightning.comparison.sweep_data import read_sweep
 from bbi_lightning.comparison.tables import conclusion_words
 from bbi_lightning.comparison.verdict import verdict
-from tests.comparison.page.outline import Outline, text_of
-from tests.comparison.synthetic_sweep import ARMS, SyntheticSweep, realistic
+from tests.comparison.page.outline import Outline, columns_of, inside, text_of
+from tests.comparison.synthetic_sweep import ARMS, SyntheticSweep
 
 
 def compared(folder, against=None):
     return compare_sweep(read_sweep(folder), against)
-
-
-@pytest.fixture(scope="module")
-def comparison(tmp_path_factory):
-    return compared(realistic(tmp_path_factory.mktemp("sweeps") / "digits"))
 
 
 @pytest.fixture(scope="module")
@@ -299,120 +292,10 @@ class TestSeveralTasks:
         assert set(csv_files(suite)) == {f"{t}-{task}.csv" for t in tables for task in ("alpha", "beta")}
 
 
-def inside(page):
-    """The table of every run as the page's script gets it."""
-    return json.loads(re.search(r'id="run-data">(.*?)</script>', page, flags=re.DOTALL)[1])
-
-
-def columns_of(*comparisons):
-    return {column["name"]: column for column in json.loads(every_run(comparisons))["columns"]}
-
-
-class TestEveryRun:
-    def test_has_every_run_with_its_numbers(self, comparison, page):
-        content = inside(page)
-        columns = {column["name"]: column for column in content["columns"]}
-        assert all(len(c["values"]) == len(comparison.sweep.runs) for c in content["columns"])
-        names = [columns["Run"]["words"][place] for place in columns["Run"]["values"]]
-        by_name = dict(zip(names, range(len(names)), strict=True))
-        for r in comparison.results:
-            for run in (*r.trials, *r.replicates):
-                row = by_name[run.name]
-                assert columns["Arm"]["words"][columns["Arm"]["values"][row]] == r.arm.label
-                assert columns["State"]["words"][columns["State"]["values"][row]] == run.state
-                assert columns["lr"]["values"][row] == pytest.approx(run.params["optim.lr"], rel=5e-3)
-                value = columns["test/acc, %"]["values"][row]
-                if run.state == "finished":
-                    assert f"{value:.2f}" == comparison.test.number(run.final("test/acc"))
-                else:
-                    assert value is None
-        assert sorted(names[row] for row in content["chosen"]) == sorted(
-            r.best.name for r in comparison.results
-        )
-        assert content["marked"] == []
-
-    def test_a_choice_is_a_word_and_a_missing_parameter_is_empty(self, tmp_path):
-        folder = SyntheticSweep(tmp_path / "s", trials=3, replicates=1).write()
-        for file in (folder / "runs").glob("*adamw*/run.json"):
-            record = json.loads(file.read_text())
-            record["labels"]["params"]["optim.amsgrad"] = "yes"
-            file.write_text(json.dumps(record))
-        columns = columns_of(compared(folder))
-        assert set(columns["amsgrad"]["words"]) == {"", "yes"}
-        assert None in columns["momentum"]["values"]
-
-    def test_code_and_hardware_are_columns_only_where_they_differ(self, comparison, tmp_path):
-        assert not {"Code", "Hardware"} & set(columns_of(comparison))
-        folder = SyntheticSweep(tmp_path / "s", trials=2, commits={"sgd": "ab" * 20}).write()
-        assert "Code" in columns_of(compared(folder))
-
-    def test_runs_trained_otherwise_than_their_arm_are_marked(self, tmp_path):
-        folder = SyntheticSweep(tmp_path / "s", trials=4, replicates=2).write()
-        odd = next((folder / "runs").glob("*sgd*s1001"))
-        record = json.loads((odd / "run.json").read_text())
-        record["overrides"] += ["+data.batch_size=128", "runtime.threads=7"]
-        (odd / "run.json").write_text(json.dumps(record))
-        c = compared(folder)
-        assert {path.name for r in c.results for path in oddities(r.arm, c.sweep.runs)} >= {odd.name}
-        names = columns_of(c)["Run"]
-        marked = json.loads(every_run([c]))["marked"]
-        assert [names["words"][names["values"][row]] for row in marked] == [odd.name]
-        assert "data.batch_size 128, others –" in columns_of(c)["Notes"]["words"]
-
-
-class TestConfigurations:
-    def config(self, folder, arm, **changes):
-        for run in (folder / "runs").glob(f"*-{arm}-*"):
-            content = {
-                "data": {"batch_size": 64},
-                "optim": {"_target_": arm, "lr": 0.1},
-                "seed": 0,
-                "runtime": {"threads": 1},
-            }
-            (run / "config.yaml").write_text(json.dumps(content | changes))
-
-    def test_shows_what_differs_and_marks_what_should_not(self, tmp_path):
-        folder = SyntheticSweep(tmp_path / "s", arms=ARMS[1:3], trials=3).write()
-        self.config(folder, "ecdsep")
-        self.config(folder, "sgd", data={"batch_size": 128}, seed=3, runtime={"threads": 4})
-        c = compared(folder)
-        table = configurations(c)
-        rows = {key: (cells, odd) for key, cells, odd in table.different}
-        assert rows == {
-            "data.batch_size": ((("64", False), ("128", False)), True),
-            "optim._target_": ((("ecdsep", False), ("sgd", False)), False),
-        }
-        assert table.common == (("optim.lr", "0.1"),)
-        page = render_page(c)
-        assert re.search(r'<tr class="marked"><th scope="row"><code>data.batch_size', page)
-
-    def test_a_damaged_file_falls_back_on_the_overrides(self, tmp_path):
-        folder = SyntheticSweep(tmp_path / "s", arms=ARMS[1:3], trials=3).write()
-        for run in (folder / "runs").iterdir():
-            (run / "config.yaml").write_text("data: [1,")
-        table = configurations(compared(folder))
-        assert ("data", "digits") in table.common
-        assert "optim.lr" in [key for key, _, _ in table.different]
-
-
-class TestSeveralStudies:
-    def test_a_seed_has_a_row_for_each_study(self, tmp_path):
-        folder = SyntheticSweep(tmp_path / "s", trials=4, replicates=2).write()
-        spec = json.loads((folder / "sweep.yaml").read_text())
-        spec["search"] |= {"trials": 2, "studies": 2}
-        (folder / "sweep.yaml").write_text(json.dumps(spec))
-        for file in (folder / "runs").glob("*/run.json"):
-            record = json.loads(file.read_text())
-            labels = record["labels"]
-            number = labels["trial"] if labels["phase"] == "search" else labels["replicate"]
-            labels["study"] = number % 2
-            file.write_text(json.dumps(record))
-        c = compared(folder)
-        text = text_of(render_page(c))
-        assert "1000, study 1" in text
-        assert "1001, study 2" in text
-        assert "2 studies" in text
-        assert "Study" in columns_of(c)
+def test_a_page_can_be_written_over_another(comparison, page, tmp_path):
+    (tmp_path / "page.html").write_text("longer than the page that will be written" * 100_000)
+    assert write_page(comparison, str(tmp_path / "page.html")).read_text() == page
+    assert page.startswith("<!doctype html>\n")
 
 
 def test_a_thousand_runs_make_a_page_in_seconds(tmp_path):
@@ -421,9 +304,3 @@ def test_a_thousand_runs_make_a_page_in_seconds(tmp_path):
     page = write_page(compared(folder))
     assert time.process_time() - start < 20
     assert page.stat().st_size < 3_000_000
-
-
-def test_a_page_can_be_written_over_another(comparison, page, tmp_path):
-    (tmp_path / "page.html").write_text("longer than the page that will be written" * 100_000)
-    assert write_page(comparison, str(tmp_path / "page.html")).read_text() == page
-    assert page.startswith("<!doctype html>\n")

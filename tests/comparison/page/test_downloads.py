@@ -22,11 +22,6 @@ from tests.comparison.synthetic_sweep import realistic
 
 
 @pytest.fixture(scope="module")
-def comparison(tmp_path_factory):
-    return compare_sweep(read_sweep(realistic(tmp_path_factory.mktemp("sweeps") / "digits")))
-
-
-@pytest.fixture(scope="module")
 def page(comparison):
     return render_page(comparison)
 
