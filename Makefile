@@ -59,6 +59,8 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/resume_cost.py
 	@$(BIN)/python benchmarks/loss_exchange.py
 	@$(BIN)/python benchmarks/lightning_overhead.py
+	@$(BIN)/python benchmarks/registry.py
+	@$(BIN)/python benchmarks/top.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -106,7 +106,8 @@ def _outlook(c: Comparison, plan: SeedPlan | None) -> str:
     )
     if plan.n is None:
         return f"{now}; no reasonable number of seeds would settle one of this size."
-    return f"{now}; it would take about {plan.n} to settle one of this size."
+    few, many = plan.fewest or plan.n, "any number" if plan.most is None else plan.most
+    return f"{now}; it would take about {plan.n} ({few} to {many}) to settle one of this size."
 
 
 def _difference(c: Comparison, result: ArmResult, *, short: bool = False) -> str:

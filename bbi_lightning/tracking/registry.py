@@ -282,8 +282,10 @@ def _up_to_date(
     for start in range(0, len(stale), _CHUNK):
         chunk = {}
         for place, (path, signature) in enumerate(stale[start : start + _CHUNK], start + 1):
-            packed = shapes.pack(run_fields(RunFolder(_folder(root, path))))
-            chunk[path] = Entry(signature, *packed)
+            folder = RunFolder(_folder(root, path))
+            fields = run_fields(folder)
+            if folder.exists:  # it may have been removed since it was found
+                chunk[path] = Entry(signature, *shapes.pack(fields))
             if progress:
                 progress(place, len(stale))
         index.update(chunk, (), shapes.new)

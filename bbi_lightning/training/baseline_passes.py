@@ -36,7 +36,7 @@ class BaselinePasses(Callback):
 
     Raises:
         ValueError: as training starts, SAM with accumulated gradients or a GradScaler; either with sharded
-            parameters.
+            parameters; two weights and batch normalisation in a module without `forward`.
     """
 
     def __init__(self, calibration: int = 20) -> None:
@@ -53,6 +53,11 @@ class BaselinePasses(Callback):
             if isinstance(optimizer, TwoPasses):
                 optimizer.second_pass = lambda: _standing_still(pl_module)
         self._weights = [optimizer for optimizer in trainer.optimizers if isinstance(optimizer, TwoWeights)]
+        if self._weights and _normalised(pl_module) and type(pl_module).forward is pl.LightningModule.forward:
+            raise ValueError(
+                f"{type(pl_module).__name__} has batch normalisation and no forward(inputs), which "
+                f"{type(self._weights[0]).__name__} needs to recompute its statistics: define it"
+            )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """To the weights where gradients are taken."""
@@ -139,7 +144,7 @@ def calibrate(module: nn.Module, batches: Iterable[Any]) -> None:
         module: called with the first part of a batch that is a sequence or a mapping, else with the batch.
         batches: of the training set.
     """
-    layers = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    layers = _normalised(module)
     if not layers:
         return
     was_training = [m.training for m in module.modules()]
@@ -161,6 +166,11 @@ def calibrate(module: nn.Module, batches: Iterable[Any]) -> None:
             part.training = training
 
 
+def _normalised(module: nn.Module) -> list[_BatchNorm]:
+    """The layers with running statistics."""
+    return [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+
+
 def _inputs(batch: Any) -> Any:
     if isinstance(batch, Mapping):
         return next(iter(batch.values()))
@@ -170,7 +180,7 @@ def _inputs(batch: Any) -> Any:
 @contextlib.contextmanager
 def _standing_still(module: nn.Module) -> Iterator[None]:
     """Batches seen inside leave no mark in running statistics; batch statistics are used as in training."""
-    layers = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    layers = _normalised(module)
     kept = [{name: b.clone() for name, b in layer.named_buffers(recurse=False)} for layer in layers]
     try:
         yield

@@ -19,6 +19,7 @@ from bbi_lightning.tracking.index_file import NAME, Entry, IndexFile
 from bbi_lightning.tracking.query import QueryError
 from bbi_lightning.tracking.registry import RegistryError, read_runs
 from bbi_lightning.tracking.run_difference import Changed, difference
+from bbi_lightning.tracking.run_fields import run_fields
 from bbi_lightning.tracking.run_folder import RunBusyError, RunFolder
 from bbi_lightning.tracking.shapes import Shapes
 from bbi_lightning.tracking.trash import delete, restore, throw_away, trashed_runs
@@ -193,6 +194,16 @@ def test_new_and_vanished_runs_are_noticed(root):
     }
     (root / "deep/er/new-s0/run.json").unlink()
     assert len(read_runs([root]).runs) == 3
+
+
+def test_a_run_that_vanishes_while_it_is_read_is_not_listed(root, monkeypatch):
+    def read(folder):
+        if folder.name == "digits-sgd-aa-s0":
+            folder.record_file.unlink()
+        return run_fields(folder)
+
+    monkeypatch.setattr(registry, "run_fields", read)
+    assert {run.name for run in read_runs([root]).runs} == {"digits-adamw-bb-s1", "digits-adamw-cc-s2"}
 
 
 def test_the_index_says_what_the_folders_say(root):

@@ -250,3 +250,13 @@ def test_another_run_can_begin_where_one_ended(
     assert more.state == "finished"
     fresh = next(row for row in read_metrics(whole[optim].metrics_file) if "val/loss" in row)
     assert more.summary["val/loss"] < fresh["val/loss"]
+
+
+@IGNORED
+def test_statistics_that_cannot_be_recomputed_are_refused() -> None:
+    class WithoutForward(Net):
+        forward = pl.LightningModule.forward
+
+    with pytest.raises(ValueError, match=r"no forward\(inputs\)"):
+        fit(WithoutForward(lambda p: ScheduleFreeSGD(p, lr=0.1)), BaselinePasses())
+    fit(Net(lambda p: ScheduleFreeSGD(p, lr=0.1), norm=False), BaselinePasses())

@@ -247,14 +247,19 @@ def legend(axes: Axes) -> None:
 
 
 def _columns(labels: Sequence[str], room: float) -> int:
-    """How many columns of a legend fit into so many points, by an average letter of 0.56 em."""
+    """How many columns of a legend fit into so many points."""
     em = FontProperties(size=mpl.rcParams["legend.fontsize"]).get_size_in_points()
     extra = em * sum(
         mpl.rcParams[f"legend.{part}"] for part in ("handlelength", "handletextpad", "columnspacing")
     )
-    widths = [extra + 0.56 * em * len(label) for label in labels]
+    widths = [extra + _letter() * em * len(label) for label in labels]
     fits = [n for n in range(1, min(6, len(labels)) + 1) if sum(max(widths[i::n]) for i in range(n)) <= room]
     return max(fits, default=1)
+
+
+def _letter() -> float:
+    """The width of an average letter, in em."""
+    return 0.46 if "STIXGeneral" in mpl.rcParams["font.family"] else 0.56
 
 
 def panels(style: Style, n: int, height: float = 1.7) -> tuple[Figure, list[Axes]]:
