@@ -34,6 +34,8 @@ def standalone(markup: str) -> str:
     colours = {"--ink": svg.INK, "--paper": svg.PAPER}
     colours |= {f"--arm-{place}": colour for place, colour in enumerate(svg.LIGHT)}
     markup = re.sub(r"var\((--[\w-]+)\)", lambda match: colours.get(match[1], match[0]), markup)
+    markup = markup.replace("'DejaVu Sans'\"", "'DejaVu Sans', sans-serif\"")
+    markup = markup.replace("'DejaVu Sans';", "'DejaVu Sans', sans-serif;")
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', markup)
     size = f' width="{box[1]}pt" height="{box[2]}pt"' if box else ""
     opening = f'<svg xmlns="http://www.w3.org/2000/svg"{size} style="background: #fff"'

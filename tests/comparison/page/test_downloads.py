@@ -93,6 +93,8 @@ class TestArchive:
                 assert root.tag == "{http://www.w3.org/2000/svg}svg"
                 assert root.get("width").endswith("pt")
                 assert "var(" not in text
+                assert "'DejaVu Sans'\"" not in text  # a font of last resort is named too
+                assert "'DejaVu Sans';" not in text
         assert svg.LIGHT[0] in archive.read("outcomes.svg").decode()
 
     def test_numbers_are_those_of_the_runs(self, comparison, archive):

@@ -15,6 +15,7 @@ from bbi_lightning.comparison.page.page import write_page
 from bbi_lightning.comparison.results import compare_sweep
 from bbi_lightning.comparison.suite import compare_suite, read_suite
 from bbi_lightning.comparison.sweep_data import read_sweep
+from tests.comparison.page.explorer import select, table
 from tests.comparison.synthetic_sweep import ARMS, SyntheticSweep
 
 # every text that can be seen, with the contrast of its colour to what lies behind it
