@@ -123,12 +123,14 @@ def config_fields(folder: RunFolder) -> dict[str, Any]:
 
 
 def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every leaf; a part with a `_target_` also under its own key, as a name."""
+    """(dotted key, value) of every leaf; a part with a `_target_` or a name also under its own key."""
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
             if isinstance(value.get("_target_"), str):
                 yield name, target_name(value["_target_"])
+            elif isinstance(value.get("name"), str):  # an imported run's
+                yield name, value["name"].lower()
             yield from leaves(value, f"{name}.")
         elif key != "_partial_":
             yield name, value if _is_plain(value) or value is None else str(value)

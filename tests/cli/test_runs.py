@@ -347,7 +347,8 @@ def test_the_page_names_every_fact_and_its_queries_can_be_read():
     named = set(re.findall(r"`([\w./]+)`", PAGE))
     assert set(FACTS) <= named
     queries = re.findall(r"--where \"(.+?)\"", PAGE)
-    queries += [text for text in re.findall(r"`([^`]+)`", PAGE) if re.search(r"\w(<|>|=|~| in \()\S", text)]
+    quoted = re.findall(r"`(\w[^`]+)`", PAGE)
+    queries += [text for text in quoted if re.search(r"\w(<|>|=|~| in \()[^\s…]", text)]
     assert len(queries) > 8
     for query in queries:
         parse(query)

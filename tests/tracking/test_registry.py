@@ -1,11 +1,9 @@
 """The index of runs: it says what the folders say, whatever happens to it."""
 
-import dataclasses
 import json
 import math
 import multiprocessing
 import os
-import re
 import sqlite3
 import time
 from functools import partial
@@ -13,45 +11,14 @@ from functools import partial
 import pytest
 
 from bbi_lightning.tracking import registry
-from bbi_lightning.tracking.annotations import Annotations, change_annotations, read_annotations
+from bbi_lightning.tracking.annotations import Annotations, change_annotations
 from bbi_lightning.tracking.environment import CodeFacts
 from bbi_lightning.tracking.index_file import NAME, Entry, IndexFile
 from bbi_lightning.tracking.query import QueryError
 from bbi_lightning.tracking.registry import RegistryError, read_runs
-from bbi_lightning.tracking.run_difference import Changed, difference
 from bbi_lightning.tracking.run_fields import run_fields
-from bbi_lightning.tracking.run_folder import RunBusyError, RunFolder
-from bbi_lightning.tracking.shapes import Shapes
-from bbi_lightning.tracking.trash import delete, restore, throw_away, trashed_runs
-
-CONFIG = """\
-optim:
-  _target_: torch.optim.{optimizer}
-  _partial_: true
-  lr: {lr}
-  betas: [0.9, 0.999]
-data:
-  _target_: bbi_lightning.data.digits.DigitsDataModule
-  batch_size: 64
-trainer: {{max_epochs: 3, max_steps: null}}
-seed: {seed}
-"""
-
-
-def make(path, *, lr="0.1", optimizer="SGD", seed=0, accuracy=0.9, state="finished", labels=None):
-    folder = RunFolder.create(
-        path, config=CONFIG.format(lr=lr, optimizer=optimizer, seed=seed), labels=labels or {}
-    )
-    folder.begin_attempt()
-    folder.end_attempt(state, summary={"test/acc": accuracy, "parameters": 10})
-    return folder
-
-
-def settle(root, ago=100.0):
-    """As if all files had been written a while ago."""
-    for file in root.rglob("*"):
-        if file.is_file():
-            os.utime(file, (time.time() - ago, time.time() - ago))
+from bbi_lightning.tracking.run_folder import RunFolder
+from tests.tracking.made_runs import make, settle
 
 
 @pytest.fixture(autouse=True)
@@ -122,6 +89,12 @@ def test_a_run_is_found_at_any_depth_with_all_its_fields(root):
     )
     assert {"host", "created", "started", "ended", "duration", "age"} <= fields.keys()
     assert not {"optim._partial_", "trainer.max_steps", "tags", "problem"} & fields.keys()
+
+
+def test_the_parts_of_an_imported_config_have_names_too(root):
+    RunFolder.create(root / "theirs-s0", config="optim: {name: Adam, lr: 1e-3}\nnotes: {size: 3}\n")
+    (run,) = read_runs([root]).where("optimizer = adam")
+    assert (run.name, run.fields["optim.lr"], "notes" in run.fields) == ("theirs-s0", 0.001, False)
 
 
 def test_hidden_folders_and_the_inside_of_runs_are_no_place_for_runs(root):
@@ -319,18 +292,6 @@ def test_an_index_that_fails_while_it_is_written_loses_no_run(root, monkeypatch)
     assert len(read_runs([root]).runs) == 3
 
 
-def test_values_come_back_as_they_were_whatever_shape_they_share():
-    shapes = Shapes()
-    runs = [{"a": value, "b": "x"} for value in (1, 1.0, True, "1", [1], [1.0], math.inf, "ü", 0.1, -0.0)]
-    packed = [shapes.pack(fields) for fields in runs]
-    assert len({digest for digest, _ in packed}) == 1
-    again = Shapes(shapes.new)
-    assert repr(list(again.unpack(packed))) == repr(runs)
-    assert math.isnan(next(again.unpack([again.pack({"a": math.nan, "b": "x"})]))["a"])
-    (digest,) = shapes.new
-    assert digest not in Shapes({digest: shapes.new[digest].replace("x", "y")})
-
-
 def test_a_folder_whose_name_is_no_text_is_found(root):
     make(root / "runs" / "odd-\udcff-s0")
     assert len(read_runs([root]).runs) == len(read_runs([root]).runs) == 4
@@ -432,105 +393,3 @@ def test_a_run_is_named_by_its_name_a_part_of_it_or_its_folder(root, tmp_path, m
         known.find("digits-adamv-bb-s1")
     make(tmp_path / "elsewhere" / "other-s0")
     assert known.find(str(tmp_path / "elsewhere" / "other-s0")).fields["optim"] == "sgd"
-
-
-def test_annotations_are_kept_whoever_writes_at_the_same_time(tmp_path):
-    context = multiprocessing.get_context("fork")
-
-    def add(tag):
-        change_annotations(tmp_path, lambda said: Annotations((*said.tags, tag), said.note))
-
-    processes = [context.Process(target=add, args=(f"t{number:02}",)) for number in range(12)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=60)
-    assert read_annotations(tmp_path).tags == tuple(f"t{number:02}" for number in range(12))
-    with pytest.raises(ValueError, match="is no word"):
-        add("two words")
-
-
-def test_the_trash_gives_back_what_it_took(root):
-    folder = root / "sweeps/show/runs/digits-adamw-bb-s1"
-    before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    throw_away(folder, root)
-    assert len(read_runs([root]).runs) == 2
-    (thrown,) = trashed_runs(root)
-    assert (thrown.name, thrown.was) == (folder.name, "sweeps/show/runs/digits-adamw-bb-s1")
-    assert restore(thrown) == folder
-    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
-    assert list(trashed_runs(root)) == []
-
-
-def test_the_trash_overwrites_nothing(root):
-    folder = root / "runs" / "digits-sgd-aa-s0"
-    throw_away(folder, root)
-    make(folder, accuracy=0.1)
-    throw_away(folder, root)
-    make(folder, accuracy=0.2)
-    assert len(list(trashed_runs(root))) == 2
-    with pytest.raises(RegistryError, match=r"exists: move that one away"):
-        restore(next(trashed_runs(root)))
-    for thrown in trashed_runs(root):
-        delete(thrown)
-    assert RunFolder(folder).record.summary["test/acc"] == 0.2
-
-
-def test_the_trash_takes_no_living_run_and_puts_nothing_outside_its_root(root):
-    alive = RunFolder.create(root / "runs" / "alive-s0", config="seed: 0\n")
-    alive.begin_attempt()
-    with pytest.raises(RunBusyError, match="being trained"):
-        throw_away(alive.path, root)
-    alive.release()
-    with pytest.raises(RegistryError, match="is not below"):
-        throw_away(root / "runs" / "digits-sgd-aa-s0", root / "sweeps")
-    thrown = throw_away(alive.path, root)
-    with pytest.raises(RegistryError, match="outside"):
-        restore(dataclasses.replace(thrown, was="../outside"))
-
-
-def log(folder, rows):
-    text = "".join(json.dumps({"step": step, "epoch": 0, **values}) + "\n" for step, values in rows)
-    folder.metrics_file.write_text(text)
-
-
-def test_two_runs_differ_in_what_they_differ(root):
-    one = make(root / "one-s0", lr="0.1", accuracy=0.9)
-    other = make(root / "other-s0", lr="0.2", accuracy=0.8)
-    log(
-        one,
-        [
-            (1, {"train/loss": 2.0}),
-            (2, {"train/loss": "nan"}),
-            (3, {"train/loss": 1.0, "energy/E": 1}),
-            (5, {"a": 1}),
-        ],
-    )
-    log(
-        other, [(1, {"train/loss": 2.0}), (2, {"train/loss": "nan"}), (3, {"train/loss": 1.5}), (4, {"a": 1})]
-    )
-    found = difference(one, other)
-    assert found.config == (Changed("optim.lr", 0.1, 0.2),)
-    assert found.environment == ()
-    assert found.results == (Changed("test/acc", 0.9, 0.8),)
-    parts = {pair.metric: (pair.shared, pair.parts_at) for pair in found.curves}
-    assert parts == {"train/loss": (3, 3), "energy/E": (0, None), "a": (0, None)}
-    assert difference(one, one).config == difference(one, one).results == ()
-    assert {pair.parts_at for pair in difference(one, one).curves} == {None}
-
-
-def test_other_code_and_other_machines_are_differences(root):
-    one, other = make(root / "one-s0"), make(root / "other-s0")
-    facts = json.loads(other.record_file.read_text())
-    attempt = facts["attempts"][0]
-    attempt.update(commit="f" * 40, host="elsewhere", dirty=True, diff_sha256="ab")
-    attempt["versions"]["torch"] = "1.0"
-    other.record_file.write_text(json.dumps(facts))
-    one_facts = json.loads(one.record_file.read_text())
-    one_facts["attempts"][0].update(commit="e" * 40, dirty=False, diff_sha256=None)
-    one.record_file.write_text(json.dumps(one_facts))
-    found = difference(one, other)
-    assert {change.key for change in found.environment} == {"commit", "uncommitted changes", "host", "torch"}
-    assert found.same_code is False
-    other.metrics_file.write_text("no row\n")
-    assert re.search("line 1 is damaged", difference(one, other).problems[0])

@@ -98,7 +98,7 @@ def _heading(run: IndexedRun) -> RenderableType:
 
     fields = run.fields
     text = Text.assemble((run.name, "bold"), "  ", (run.state, STYLES.get(run.state, "")))
-    if "reason" in fields:
+    if fields.get("reason", run.state) != run.state:
         text.append(f" ({fields['reason']})", "dim")
     place = [
         f"{label} {fields[label]}"
