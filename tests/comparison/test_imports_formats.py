@@ -101,6 +101,10 @@ for seed in (0, 1):
         run.log({"trainer/global_step": 10 * n, "val": {"loss": 1.0 / (n + 1)}, "train/loss": 2.0})
     run.log({"train/loss": float("nan")})
     run.finish()
+run = wandb.init(mode="offline", project="p", id="abc1", resume="allow")  # from step 10 on again
+for n in (1, 2, 3):
+    run.log({"trainer/global_step": 10 * n, "val": {"loss": 7.0 + n}})
+run.finish()
 """
     environment = {
         "PATH": "/usr/bin:/bin",
@@ -118,6 +122,8 @@ for seed in (0, 1):
     named = name_runs(runs).runs[0]
     assert [(row["step"], row["val/loss"]) for row in named.rows[:3]] == [(0, 1.0), (10, 0.5), (20, 1 / 3)]
     assert math.isnan(named.summary["train/loss"])
+    again = name_runs(runs).runs[1]
+    assert told(again, "val/loss") == [(0, 1.0), (10, 8.0), (20, 9.0), (30, 10.0)]
 
 
 def tensorboard_folder(folder: Path, *, hparams: str) -> Path:

@@ -30,6 +30,7 @@ from typing import Any
 from bbi_lightning.comparison.imports.foreign import (
     ForeignDataError,
     ForeignRun,
+    Row,
     Watch,
     flat,
     nearest,
@@ -64,6 +65,7 @@ _SITE = {
 }
 _CONSTANTS = {"nan": math.nan, "NaN": math.nan, "inf": math.inf, "Infinity": math.inf, "null": None}
 _CONSTANTS |= {"true": True, "false": False}
+_TRAINED = "trainer/global_step"  # what Lightning's logger and ours count optimizer steps by
 _LONGEST = 300.0  # seconds for one local run
 
 
@@ -289,18 +291,33 @@ def _without_copies(runs: Sequence[ForeignRun]) -> tuple[ForeignRun, ...]:
     joined: dict[str, ForeignRun] = {}
     for run in sorted(runs, key=lambda run: run.created or ""):
         before = joined.get(run.key)
-        rows = run.rows if before is None else _continued(before.rows, run.rows)
-        joined[run.key] = ForeignRun(
-            run.key, run.name, run.config, rows, run.summary, run.state, run.created, run.facts
-        )
+        joined[run.key] = run if before is None else _together(before, run)
     return tuple(joined.values())
 
 
-def _continued(before: tuple[Any, ...], after: tuple[Any, ...]) -> tuple[Any, ...]:
-    """W&B counts a new attempt's rows from 0, or from where it resumed."""
+def _together(before: ForeignRun, after: ForeignRun) -> ForeignRun:
+    return ForeignRun(
+        key=before.key,
+        name=before.name if after.name == after.key else after.name,
+        config={**before.config, **after.config},
+        rows=_continued(before.rows, after.rows),
+        summary={**before.summary, **after.summary},
+        state=after.state,
+        created=before.created,
+        facts={**before.facts, **after.facts},
+    )
+
+
+def _continued(before: tuple[Row, ...], after: tuple[Row, ...]) -> tuple[Row, ...]:
+    """The rows of two attempts; what the second one has trained again counts once, as it did it.
+
+    W&B counts the rows of an offline attempt from 0, those of an online one from where it resumed.
+    """
+    trained = next((row[_TRAINED] for row in after if _TRAINED in row), math.inf)
     first = after[0].get("_step", 0.0) if after else 0.0
-    kept = tuple(row for row in before if row.get("_step", 0.0) < first) if first > 0 else before
-    shift = 0.0 if first > 0 or not before else before[-1].get("_step", 0.0) + 1
+    counted = first if first > 0 else math.inf
+    kept = [r for r in before if r.get(_TRAINED, -math.inf) < trained and r.get("_step", 0.0) < counted]
+    shift = 0.0 if first > 0 or not kept else kept[-1].get("_step", 0.0) + 1
     return (*kept, *({**row, "_step": row.get("_step", 0.0) + shift} for row in after))
 
 
