@@ -359,6 +359,17 @@ def test_a_loss_that_hits_one_arm_only_says_so(tmp_path: Path):
     assert finding.arm == "bbi"
 
 
+def test_what_an_imported_run_does_not_say_is_no_difference(tmp_path: Path):
+    folder = give_configs(written(tmp_path / "s"), {"data": {"name": "digits", "batch_size": 64}})
+    edit_runs(folder, lambda r: r["labels"].update(imported="W&B"), arm="bbi")
+    for file in folder.glob("runs/*-bbi-*/config.yaml"):
+        file.write_text(json.dumps({"data": {"batch_size": 64}}))
+    assert "arm-changes-task" not in found(folder)
+    for file in folder.glob("runs/*-bbi-*/config.yaml"):
+        file.write_text(json.dumps({"data": {"batch_size": 32}}))
+    assert "arm-changes-task" in found(folder)
+
+
 def test_imported_runs_alone_are_a_note(tmp_path: Path):
     folder = edit_runs(written(tmp_path / "s"), lambda r: r["labels"].update(imported="a CSV folder"))
     assert found(folder)["imported"][0].level == "note"

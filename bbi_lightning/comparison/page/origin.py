@@ -43,13 +43,16 @@ def configurations(c: Comparison) -> Configurations:
     chosen = [(r, _typical_run(r)) for r in c.results]
     known = [(r, _leaves(run)) for r, run in chosen if run is not None]
     searched = [{axis.key for axis in r.arm.space} for r, _ in known]
+    foreign = [run.imported is not None for _, run in chosen if run is not None]
     different: list[tuple[str, tuple[tuple[str, bool], ...], bool]] = []
     common: list[tuple[str, str]] = []
     for key in dict.fromkeys(key for _, leaves in known for key in leaves):
         values = tuple(leaves.get(key, _ABSENT) for _, leaves in known)
         if len(set(values)) > 1:
             cells = tuple((value, key in own) for value, own in zip(values, searched, strict=True))
-            odd = key.split(".", 1)[0] != "optim" and not any(own for _, own in cells)
+            # what an imported run does not say is not known to differ
+            said = {v for v, f in zip(values, foreign, strict=True) if not (f and v == _ABSENT)}
+            odd = key.split(".", 1)[0] != "optim" and not any(own for _, own in cells) and len(said) > 1
             different.append((key, cells, odd))
         else:
             common.append((key, values[0]))
