@@ -287,7 +287,7 @@ def validation_disagrees(c: Comparison) -> Iterator[Finding]:
                 "note",
                 "validation-disagrees",
                 f"{r.arm.label}: the validation metric hardly orders the test metric of its trials (Spearman "
-                f"{rank:.2f} over {len(x)}): which one is chosen is mostly chance.",
+                f"{f'{rank:.2f}'.replace('-', '−')} over {len(x)}): which one is chosen is mostly chance.",
                 "Use a larger validation set, or several independent searches (search.studies).",
                 arm=r.arm.name,
                 evidence={"spearman": rank, "n": len(x)},
