@@ -104,7 +104,7 @@ def _caption(c: Comparison) -> str:
         f"{c.validation.label}. In brackets: 95 % intervals. p: paired sign-flip test against "
         f"{c.baseline.label}, corrected after Holm; P(better): probability that a run is better than one of "
         f"{c.baseline.label}. "
-        "Bold: interval and test agree on a difference."
+        "Bold: interval and test agree on a difference, and no replicate of the better side diverged."
     )
 
 

@@ -26,7 +26,7 @@ from bbi_lightning.comparison.statistics import (
     improvement_over_tasks,
     stratified_estimate,
 )
-from bbi_lightning.comparison.sweep_data import Arm, Run, Sweep, read_sweep
+from bbi_lightning.comparison.sweep_data import Arm, Run, Sweep, read_sweep, told_apart
 
 Scores = NDArray[np.float64]
 
@@ -79,7 +79,7 @@ def read_suite(folders: Sequence[str | Path]) -> tuple[Sweep, ...]:
     tasks: dict[tuple[object, ...], list[Sweep]] = {}
     for folder in dict.fromkeys(Path(folder).resolve() for folder in folders):
         sweep = read_sweep(folder)
-        tasks.setdefault((tuple(sorted(sweep.base)), sweep.objective), []).append(sweep)
+        tasks.setdefault(_task(sweep), []).append(sweep)
     return tuple(_join(sweeps) for sweeps in tasks.values())
 
 
@@ -113,6 +113,12 @@ def compare_suite(sweeps: Sequence[Sweep], against: str | None = None, *, seed: 
     return Suite(comparisons, _over_tasks(comparisons, relative, seed), score)
 
 
+def _task(sweep: Sweep) -> tuple[object, ...]:
+    """What sweeps of one task share. An imported one without a base does not say what its task is."""
+    unknown = not sweep.base and any(run.imported for run in sweep.runs)
+    return (sweep.folder,) if unknown else (tuple(sorted(sweep.base)), sweep.objective)
+
+
 def _has(sweep: Sweep, name: str) -> bool:
     return any(arm.name == name for arm in sweep.arms)
 
@@ -141,7 +147,7 @@ def _join(sweeps: Sequence[Sweep]) -> Sweep:
         name="+".join(sweep.name for sweep in sweeps),
         title=" and ".join(dict.fromkeys(sweep.title for sweep in sweeps)),
         sampler=", ".join(dict.fromkeys(sweep.sampler for sweep in sweeps)),
-        arms=tuple(arms),
+        arms=told_apart(arms),
         runs=tuple(runs),
         problems=tuple(problem for sweep in sweeps for problem in sweep.problems),
         plans=plans,

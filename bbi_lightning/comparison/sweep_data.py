@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -227,7 +228,7 @@ def read_sweep(folder: str | Path) -> Sweep:
         )
     try:
         spec = _load_yaml(spec_file)
-        arms = tuple(_read_arm(name, arm) for name, arm in _need(spec, "arms", Mapping).items())
+        arms = told_apart([_read_arm(name, arm) for name, arm in _need(spec, "arms", Mapping).items()])
         objective = _read_objective(_need(spec, "objective", Mapping))
         search, replicates = _need(spec, "search", Mapping), _need(spec, "replicates", Mapping)
         planned_trials, planned_replicates = _need(search, "trials", int), _need(replicates, "count", int)
@@ -249,6 +250,14 @@ def read_sweep(folder: str | Path) -> Sweep:
         problems=problems,
         studies=int(search.get("studies") or 1),
         plans=_read_plans(spec["arms"]),
+    )
+
+
+def told_apart(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """The arms; those that share a label are called after their names too."""
+    counts = Counter(arm.label for arm in arms)
+    return tuple(
+        replace(arm, label=f"{arm.label} ({arm.name})") if counts[arm.label] > 1 else arm for arm in arms
     )
 
 

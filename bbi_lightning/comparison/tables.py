@@ -35,8 +35,15 @@ def trial_rows(c: Comparison) -> list[Row]:
     """One row a search trial; each searched key is a column of its own."""
     metrics = [m for m in (c.sweep.objective.metric, c.sweep.objective.tie_metric) if m]
     keys = list(dict.fromkeys(axis.key for arm in c.sweep.arms for axis in arm.space))
+    several = _several_studies(c)
     return [
-        {"arm": r.arm.name, "trial": run.number, "state": run.state, "chosen": run is r.best}
+        {
+            "arm": r.arm.name,
+            "trial": run.number,
+            **_study(run, several),
+            "state": run.state,
+            "chosen": run is r.best,
+        }
         | {metric: run.final(metric) for metric in metrics}
         | {key: run.params.get(key, "") for key in keys}
         | _facts(run)
@@ -48,17 +55,28 @@ def trial_rows(c: Comparison) -> list[Row]:
 def replicate_rows(c: Comparison) -> list[Row]:
     """One row a replicate of an arm's best trial, with every metric of its summary."""
     runs = [(r.arm.name, run) for r in c.results for run in r.replicates]
+    several = _several_studies(c)
     metrics = sorted({key for _, run in runs for key in run.record.summary if "/" in key})
     return [
-        {"arm": arm, "replicate": run.number, "seed": run.seed, "state": run.state}
+        {"arm": arm, "replicate": run.number, **_study(run, several), "seed": run.seed, "state": run.state}
         | {metric: run.final(metric) for metric in metrics}
         | _facts(run)
         for arm, run in runs
     ]
 
 
+def _several_studies(c: Comparison) -> bool:
+    return any(run.study for run in c.sweep.runs)
+
+
+def _study(run: Run, several: bool) -> Row:
+    """Which search of its arm a run is of, where there are several: numbers begin anew in each."""
+    return {"study": run.study + 1} if several else {}
+
+
 def _facts(run: Run) -> Row:
-    return {
+    imported = {"imported": run.imported} if run.imported else {}
+    return imported | {
         "steps": run.record.summary.get("steps", ""),
         "wall_s": run.record.summary.get("wall_s", ""),
         "code": code_version(run.record),

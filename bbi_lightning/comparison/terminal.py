@@ -132,13 +132,14 @@ def _says_anything(c: Comparison, column: _Column) -> bool:
 
 
 def _drawn(c: Comparison, columns: Sequence[_Column], stacked: bool) -> Table:
+    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for column in columns:
         table.add_column(
-            column.title,
+            escape(column.title),
             justify="right" if column.right else "left",
             style="bold" if column.title == "arm" else "",
             overflow="fold",
@@ -152,7 +153,7 @@ def _drawn(c: Comparison, columns: Sequence[_Column], stacked: bool) -> Table:
             )
         )
         for row in _searches(c, r, columns):
-            table.add_row(*row, style="dim")
+            table.add_row(*map(escape, row), style="dim")
     return table
 
 
@@ -317,6 +318,7 @@ def _over_tasks(suite: Suite, width: int, console: Console) -> Iterator[Renderab
 
 
 def _table_over_tasks(suite: Suite, tasks: str, stacked: bool) -> Table:
+    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
@@ -326,15 +328,15 @@ def _table_over_tasks(suite: Suite, tasks: str, stacked: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("arm", style="bold", overflow="fold")
     for title in [c.sweep.name for c in suite.comparisons] if tasks != "counted" else ["tasks"]:
-        table.add_column(title, justify="right", overflow="fold")
+        table.add_column(escape(title), justify="right", overflow="fold")
     for title in ("IQM", f"minus {first.baseline.label}{points}", "P(better)"):
-        table.add_column(title, justify="right")
+        table.add_column(escape(title), justify="right")
     table.add_column("over all")
     for arm in suite.over_tasks:
         results = [c.result(arm.arm.name) for c in suite.comparisons]
         conclusion = _concluded(suite, arm)
         table.add_row(
-            arm.arm.label,
+            escape(arm.arm.label),
             *_task_cells(suite, results, tasks, stacked),
             _number(scale, arm.iqm, stacked=stacked),
             _number(scale, arm.difference, stacked=stacked, signed=True),

@@ -49,7 +49,9 @@ def _headline(c: Comparison) -> Iterator[str]:
         yield f"{_join(r.arm.label for r in undecided)} cannot be told from {c.baseline.label}."
     if unstable:
         yield f"For {_join(r.arm.label for r in unstable)} there is no verdict, because replicates diverged."
-    if len(without) == len(c.contestants):
+    if not any(r.mean for r in c.results) and any(r.finished for r in c.results):
+        yield f"No verdict: no finished replicate has {c.test.name}."
+    elif len(without) == len(c.contestants):
         yield f"No verdict yet: no replicates of {c.baseline.label} and another arm share a seed."
     elif without:
         yield f"{_join(r.arm.label for r in without)} cannot be judged yet."
@@ -67,6 +69,8 @@ def _sentence(c: Comparison, result: ArmResult) -> str:
     name, other = result.arm.label, reference.arm.label
     if result.versus is None or result.mean is None or reference.mean is None:
         for r in (result, reference):
+            if r.finished and r.mean is None:
+                return f"{name}: no finished replicate of {r.arm.label} has {c.test.name}: nothing to judge."
             if r.trials and r.best is None:
                 diverged = count(r.count("search", "diverged"), "trial")
                 return (

@@ -145,6 +145,10 @@ def one_decides(record: Json) -> None:
     record["summary"]["test/acc"] = 0.9 + (record["labels"]["arm"] == "bbi") * lead[n]
 
 
+def without_test(record: Json) -> None:
+    del record["summary"]["test/acc"]
+
+
 def at_the_end(row: Json) -> Json:
     return {key: value for key, value in row.items() if row["step"] < 540 or not key.startswith("val/")}
 
@@ -179,6 +183,7 @@ CASES: dict[str, Callable[[Path], Path]] = {
     "replicates-failed": lambda f: written(f, states={("bbi", "replicate", 2): "failed"}),
     "trials-failed": lambda f: written(f, states={("bbi", "search", 2): "failed"}),
     "space-mostly-diverges": lambda f: written(f, arms=(replace(SOUND[0], cliff=0.1), *SOUND[1:])),
+    "metric-missing": lambda f: edit_runs(written(f), without_test, "replicate", "bbi"),
     "too-few-seeds": lambda f: written(f, replicates=4, planned_replicates=4),
     "broken-pairs": lambda f: written(
         f, states={("bbi", "replicate", 2): "running", ("sgd", "replicate", 3): "running"}

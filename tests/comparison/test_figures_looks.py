@@ -16,7 +16,7 @@ from bbi_lightning.comparison.figures.drawing import (
     write_value,
     zero_height,
 )
-from tests.comparison.drawn import compared, with_batches
+from tests.comparison.drawn import compared, texts, with_batches
 from tests.comparison.synthetic_sweep import ARMS, SyntheticSweep, realistic
 
 
@@ -125,3 +125,10 @@ class TestLooks:
         markup = figures.training_loss(comparison).markup
         assert markup.startswith('<img class="on-white" alt="')
         assert "data:image/png;base64," in markup
+
+
+def test_dollars_in_a_label_are_no_formula(tmp_path):
+    label = r"SGD $\frac at $0.1"  # as a formula it cannot be parsed, and no picture would be drawn
+    arms = [replace(arm, label=label) if arm.name == "sgd" else arm for arm in ARMS[:3]]
+    c = compared(SyntheticSweep(tmp_path / "s", arms=tuple(arms), trials=4, replicates=2, logs=False).write())
+    assert label in texts(figures.outcomes(c))

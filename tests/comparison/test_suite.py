@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +100,19 @@ def test_sweeps_without_a_common_arm_are_refused(digits: Path, tmp_path: Path):
         compare_suite(read_suite([bbi, adam]))
     with pytest.raises(ValueError, match="'adamw' is no arm of sweep two"):
         compare_suite(read_suite([bbi, adam]), "adamw")
+
+
+def test_imported_sweeps_that_do_not_say_their_task_are_not_taken_for_one(tmp_path: Path):
+    folders = [sweep(tmp_path / name, base=[]) for name in ("one", "two")]
+    assert len(read_suite(folders)) == 1
+    for file in tmp_path.glob("*/runs/*/run.json"):
+        record = json.loads(file.read_text())
+        record["labels"]["imported"] = "W&B export"
+        file.write_text(json.dumps(record))
+    assert [task.name for task in read_suite(folders)] == ["one", "two"]
+
+
+def test_joined_arms_of_one_label_can_be_told_apart(tmp_path: Path):
+    other = replace(ARMS[0], name="bbi_wide")
+    (task,) = read_suite([sweep(tmp_path / "one"), sweep(tmp_path / "two", arms=(other,))])
+    assert [arm.label for arm in task.arms] == ["BBI (bbi)", "ECDSep", "SGD", "AdamW", "BBI (bbi_wide)"]

@@ -250,3 +250,14 @@ class TestSeveralTasks:
         assert "No arm has finished replicates in every task yet" in shown(
             for_terminal(compare_suite(read_suite(folders))), 100
         )
+
+
+def test_labels_are_no_markup(tmp_path: Path):
+    arms = [replace(arm, label=f"{arm.label} [red]") for arm in ARMS]
+    folders = [task(tmp_path / f"{data} [blue]", data, arms=tuple(arms)) for data in ("digits", "letters")]
+    text = shown(for_terminal(compare_suite(read_suite(folders))), 200).replace(
+        "ECDSep, SGD and", ""
+    )  # a title
+    assert text.count("SGD [red]") == text.count("SGD") > 4
+    assert "letters [blue]" in text
+    assert text.count("minus SGD [red]") == 3

@@ -22,6 +22,7 @@ CODES: dict[str, str] = {
     "trials-failed": "search trials failed",
     "space-mostly-diverges": "more than half of an arm's trials diverged",
     # evidence
+    "metric-missing": "no run of an arm has the metric that selects or judges",
     "too-few-seeds": "no result could be significant with so few pairs",
     "more-seeds-would-tell": "how many pairs differences of the size seen would need",
     "broken-pairs": "replicates have no partner of the same seed",

@@ -52,16 +52,45 @@ def too_few(c: Comparison) -> Iterator[Finding]:
             )
 
 
+def unmeasured(c: Comparison) -> Iterator[Finding]:
+    """Finished runs of an arm of which none has the metric that selects, or the one that judges."""
+    for metric, phase in ((c.validation, "search"), (c.test, "replicate")):
+        runs = {r.arm.label: r.trials if phase == "search" else r.finished for r in c.results}
+        finished = {label: [run for run in own if run.state == "finished"] for label, own in runs.items()}
+        lacking = {
+            label: own
+            for label, own in finished.items()
+            if own and not any(math.isfinite(run.final(metric.name)) for run in own)
+        }
+        if lacking:
+            there = sorted({key for own in lacking.values() for run in own for key in run.record.summary})
+            prefix = metric.name.partition("/")[0] + "/"
+            others = ", ".join(key for key in there if key.startswith(prefix)) or "none that begins so"
+            yield Finding(
+                "error",
+                "metric-missing",
+                f"No finished {'trial' if phase == 'search' else 'replicate'} of {', '.join(lacking)} has "
+                f"{metric.name} (there is {others}): nothing can be said of it.",
+                "Name a metric that every arm measures in objective.metric.",
+                arm=next((r.arm.name for r in c.results if r.arm.label in lacking), "")
+                if len(lacking) == 1
+                else "",
+                evidence={"metric": metric.name, "runs": {label: len(own) for label, own in lacking.items()}},
+            )
+
+
 def pairing(c: Comparison) -> Iterator[Finding]:
     """Finished replicates without a partner of the same seed."""
     reference = c.result(c.baseline.name)
     for r in c.contestants:
+        if r.mean is None or reference.mean is None:
+            continue  # nothing to pair: `unmeasured`
         n = len(seed_pairs(r, reference, c.test))
-        if r.finished and reference.finished and n < min(len(r.finished), len(reference.finished)):
+        if n < min(r.mean.n, reference.mean.n):
             yield Finding(
                 "warning" if n else "error",
                 "broken-pairs",
-                f"{r.arm.label} and {c.baseline.label} have {len(r.finished)} and {len(reference.finished)} "
+                f"{r.arm.label} and {c.baseline.label} have {r.mean.n} and {reference.mean.n} "
                 f"finished replicates, and share {count(n, 'seed') if n else 'no seed'}: "
                 f"{'the others are not' if n else 'nothing is'} compared.",
                 "Train both on the same seeds (replicates.first_seed in sweep.yaml).",
@@ -166,7 +195,7 @@ def skewed(c: Comparison) -> Iterator[Finding]:
 def foreign(c: Comparison) -> Iterator[Finding]:
     """Replicates that are not of the best trial."""
     for r in c.results:
-        if r.replicates and not r.replicates_its_best:
+        if r.best and r.replicates and not r.replicates_its_best:
             yield Finding(
                 "error",
                 "replicates-not-of-best",
@@ -174,7 +203,7 @@ def foreign(c: Comparison) -> Iterator[Finding]:
                 "Run the sweep again to replicate the best.",
                 arm=r.arm.name,
             )
-        elif r.foreign:
+        elif r.best and r.foreign:
             yield Finding(
                 "note",
                 "replicates-left-out",
@@ -200,4 +229,4 @@ def _has(r: ArmResult, metric: str) -> bool:
     return any(math.isfinite(run.final(metric)) for run in r.finished)
 
 
-CHECKS = (too_few, pairing, seeds, equal_results, foreign, outliers, skewed)
+CHECKS = (unmeasured, too_few, pairing, seeds, equal_results, foreign, outliers, skewed)

@@ -61,12 +61,7 @@ def speaking_plainly() -> Iterator[None]:
             f"W&B refuses ({one_line(error)}): check the network, entity and project"
         ) from None
     except Exception as error:
-        if type(error).__module__.partition(".")[0] not in (
-            "wandb",
-            "wandb_workspaces",
-            "requests",
-            "urllib3",
-        ):
+        if type(error).__module__.partition(".")[0] not in _THEIRS:
             raise
         raise UnavailableError(
             f"W&B cannot be reached ({type(error).__name__}: {one_line(error)}): try again later"

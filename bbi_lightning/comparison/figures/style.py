@@ -39,6 +39,7 @@ _COMMON: dict[str, Any] = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
     "axes.unicode_minus": True,
+    "text.parse_math": False,  # a label may have $ in it, and no tick needs formulas
 }
 
 
@@ -101,7 +102,6 @@ PRINT = Style(
     settings=_COMMON
     | {
         "font.family": ["STIXGeneral", "DejaVu Serif"],  # the second has what the first lacks, as ⁻⁴
-        "mathtext.fontset": "stix",
         "font.size": 8,
         "axes.titlesize": 8,
         "axes.labelsize": 8,

@@ -53,8 +53,9 @@ def write_page(subject: Suite | Comparison, page: str | Path | None = None) -> P
     page = Path(page) if page is not None else suite.comparisons[0].sweep.folder / "report.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     for name, text in csv_files(suite).items():
-        (page.parent / name).write_text(text, encoding="utf-8")
-    page.write_text(render_page(suite), encoding="utf-8")
+        (page.parent / name).write_text(text, encoding="utf-8", errors="replace")
+    # a message about a file whose name is no UTF-8 cannot be written as it is
+    page.write_text(render_page(suite), encoding="utf-8", errors="replace")
     return page
 
 
@@ -107,7 +108,7 @@ def render_page(subject: Suite | Comparison) -> str:
             every_run=Markup(every_run(comparisons)),  # escaped there
             run_count=sum(len(c.sweep.runs) for c in comparisons),
             downloads=[
-                (name, archive.data_link(text.encode(), "text/csv;charset=utf-8"))
+                (name, archive.data_link(text.encode(errors="replace"), "text/csv;charset=utf-8"))
                 for name, text in csv_files(suite).items()
             ],
             figures_name=_file_name(comparisons[0].sweep.name) + "-figures.zip",

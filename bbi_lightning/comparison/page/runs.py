@@ -42,11 +42,12 @@ def replicates(c: Comparison) -> dict[str, Any]:
 def search(c: Comparison, r: ArmResult) -> dict[str, Any]:
     """The trials of one arm, best first, those without a value last."""
     tie = c.sweep.objective.tie_metric
+    tie_sign = 1 if c.sweep.objective.tie_direction == "minimize" else -1
     keys = [axis.key for axis in r.arm.space]
     several = len({run.study for run in r.trials}) > 1
 
     def order(run: Run) -> tuple[bool, float, float, int, int]:
-        value, second = run.final(c.validation.name), run.final(tie) if tie else 0.0
+        value, second = run.final(c.validation.name), tie_sign * run.final(tie) if tie else 0.0
         return not math.isfinite(value), -c.validation.sign * value, second, run.study, run.number
 
     def cells(run: Run) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 from bbi_lightning.comparison.audit import audit
 from bbi_lightning.comparison.figures import all_pictures, over_tasks
 from bbi_lightning.comparison.page.page import csv_files, render_page, write_page
+from bbi_lightning.comparison.page.runs import search
 from bbi_lightning.comparison.results import compare_sweep
 from bbi_lightning.comparison.suite import compare_suite, read_suite, sentences_over_tasks
 from bbi_lightning.comparison.sweep_data import read_sweep
@@ -304,3 +305,32 @@ def test_a_thousand_runs_make_a_page_in_seconds(tmp_path):
     page = write_page(compared(folder))
     assert time.process_time() - start < 20
     assert page.stat().st_size < 3_000_000
+
+
+@pytest.mark.parametrize(("direction", "sign"), [("minimize", 1), ("maximize", -1)])
+def test_trials_of_one_value_stand_in_the_order_of_what_breaks_ties(tmp_path, direction, sign):
+    folder = SyntheticSweep(tmp_path / "s", trials=6, replicates=0, logs=False).write()
+    spec = json.loads((folder / "sweep.yaml").read_text())
+    spec["objective"]["tie_breaker"]["direction"] = direction
+    (folder / "sweep.yaml").write_text(json.dumps(spec))
+    for file in folder.glob("runs/*/run.json"):
+        record = json.loads(file.read_text())
+        record["summary"]["val/acc"] = 0.9
+        file.write_text(json.dumps(record))
+    c = compared(folder)
+    table = search(c, c.result("adamw"))
+    losses = [float(cells[-2]) for _, _, cells in table["rows"]]
+    assert losses == sorted(losses, key=lambda loss: sign * loss)
+    assert [chosen for _, chosen, _ in table["rows"]] == [True] + 5 * [False]
+
+
+def test_an_exception_about_a_name_that_is_no_text_can_be_written_and_runs_no_script(tmp_path):
+    states = {("sgd", "replicate", 0): "failed"}
+    folder = SyntheticSweep(tmp_path / "s", trials=2, replicates=2, states=states, logs=False).write()
+    (file,) = folder.glob("runs/*sgd*-s1000/run.json")
+    record = json.loads(file.read_text())
+    record["attempts"][-1]["exception"] = "OSError: </script><script>alert(1)</script> caf\udce9"
+    file.write_text(json.dumps(record))
+    text = write_page(compared(folder)).read_text(encoding="utf-8")
+    assert "failed: OSError: &lt;/script&gt;&lt;script&gt;alert(1)&lt;/script&gt; caf?" in text
+    assert "<script>alert" not in text

@@ -18,6 +18,7 @@ from bbi_lightning.comparison.page.gallery import Gallery
 from bbi_lightning.comparison.page.page import csv_files, render_page, write_page
 from bbi_lightning.comparison.results import compare_sweep
 from bbi_lightning.comparison.sweep_data import read_sweep
+from tests.comparison.rich_sweep import rich
 from tests.comparison.synthetic_sweep import realistic
 
 
@@ -139,3 +140,13 @@ class TestGallery:
     def test_no_section_is_missing(self):
         assert set(Gallery([]).sections([])) == set(SECTIONS)
         assert not any(Gallery([]).sections([]).values())
+
+
+def test_the_runs_of_several_searches_say_which_they_are_of(tmp_path):
+    files = csv_files(compare_sweep(read_sweep(rich(tmp_path / "s", trials=12))))
+    for name, number in (("trials.csv", "trial"), ("replicates.csv", "replicate")):
+        rows = list(csv.DictReader(io.StringIO(files[name])))
+        assert {row["study"] for row in rows if row["arm"] == "bbi"} == {"1", "2"}
+        for row in rows:
+            if row["arm"] == "bbi":
+                assert int(row["study"]) == int(row[number]) % 2 + 1
