@@ -58,7 +58,8 @@ class ArmResult:
         winners: how many different points these are.
         foreign: how many replicates have other parameters (left out unless there are no others).
         replicates_its_best: whether there are others: any with the best trial's parameters.
-        mean, median, iqm: test metric of the finished replicates, None when there are none.
+        mean, median, iqm: test metric over the finished replicates' seeds (of several studies their mean for
+            each seed), None when there are none.
         versus: paired difference to the baseline, with effect size; None for the baseline and without pairs.
         improvement: probability that a replicate is better than one of the baseline's, None likewise.
         more_seeds: what more replicates could show, None likewise.
@@ -203,7 +204,7 @@ def _arm_result(
         if run.state in ("finished", "diverged", "pruned", "failed")
     ]
     tolerance = NEAR_BEST * (1.0 if validation.is_share or best is None else abs(best.final(validation.name)))
-    outcomes = [value for run in replicates if math.isfinite(value := run.final(test.name))]
+    outcomes = seed_outcomes(replicates, test)
     return ArmResult(
         arm=arm,
         trials=trials,
@@ -279,14 +280,25 @@ def _against(results: list[ArmResult], baseline: Arm, test: Metric, seed: int) -
 
 
 def seed_pairs(result: ArmResult, reference: ArmResult, test: Metric) -> list[tuple[float, float]]:
-    """(the arm's, the reference's) test metric of every pair of finished replicates that share a seed."""
-    by_seed = {(run.study, run.seed): run.final(test.name) for run in reference.finished}
-    pairs = [
-        (run.final(test.name), by_seed.get((run.study, run.seed), math.nan))
-        for run in result.finished
-        if run.seed is not None
-    ]
-    return [pair for pair in pairs if all(map(math.isfinite, pair))]
+    """(the arm's, the reference's) test metric for every seed that both have finished replicates with."""
+    theirs = _by_seed(reference.finished, test)
+    return [(own, theirs[seed]) for seed, own in _by_seed(result.finished, test).items() if seed in theirs]
+
+
+def seed_outcomes(runs: Sequence[Run], test: Metric) -> list[float]:
+    """The test metric of each seed; of runs whose seed is not known, each for itself."""
+    unknown = [run.final(test.name) for run in runs if run.seed is None]
+    return [*_by_seed(runs, test).values(), *filter(math.isfinite, unknown)]
+
+
+def _by_seed(runs: Sequence[Run], test: Metric) -> dict[int, float]:
+    """Seed to test metric, the mean where several studies have replicates with it: they start alike and see
+    the data in one order, so they are no independent runs."""
+    values: dict[int, list[float]] = {}
+    for run in runs:
+        if run.seed is not None and math.isfinite(value := run.final(test.name)):
+            values.setdefault(run.seed, []).append(value)
+    return {seed: sum(own) / len(own) for seed, own in values.items()}
 
 
 def _conclude(

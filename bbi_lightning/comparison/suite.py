@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bbi_lightning.comparison.results import ArmResult, Comparison, compare_sweep, seed_pairs
+from bbi_lightning.comparison.results import ArmResult, Comparison, compare_sweep, seed_outcomes, seed_pairs
 from bbi_lightning.comparison.statistics import (
     Estimate,
     improvement_over_tasks,
@@ -180,8 +180,7 @@ def _over_tasks(comparisons: Sequence[Comparison], relative: bool, seed: int) ->
 
 
 def _scores(c: Comparison, r: ArmResult | None, relative: bool) -> Scores:
-    values = np.array([run.final(c.test.name) for run in r.finished] if r else [], dtype=np.float64)
-    return _scored(c, values[np.isfinite(values)], relative)
+    return _scored(c, np.array(seed_outcomes(r.finished, c.test) if r else [], dtype=np.float64), relative)
 
 
 def _scored(c: Comparison, values: Scores, relative: bool) -> Scores:

@@ -218,3 +218,24 @@ class TestHalfFinished:
         assert c.result("bbi").best is None
         assert "16 trials diverged" in verdict(c).sentences[0]
         assert verdict(c).status.startswith("Complete")
+
+
+def test_replicates_of_several_studies_are_no_more_seeds_than_there_are(tmp_path):
+    """Each study's best is trained with the same seeds: their mean for each seed is what is compared."""
+    folder = SyntheticSweep(tmp_path / "s", logs=False, trials=6, replicates=8).write()
+    once = compare_sweep(read_sweep(folder), "sgd")
+    for file in sorted(folder.glob("runs/*-s1*/run.json")):  # a second study whose best is the same point
+        record = json.loads(file.read_text())
+        record["labels"]["study"] = 1
+        record["summary"]["test/acc"] = record["summary"].get("test/acc", 0.9) + 0.01
+        twin = file.parent.with_name(f"again-{file.parent.name}")
+        twin.mkdir()
+        (twin / "run.json").write_text(json.dumps(record | {"name": twin.name}))
+    twice = compare_sweep(read_sweep(folder), "sgd")
+    for before, after in zip(once.results, twice.results, strict=True):
+        assert len(after.replicates) == 2 * len(before.replicates)
+        assert after.mean.n == before.mean.n == 8
+        assert after.mean.value == pytest.approx(before.mean.value + 0.005)
+        if before.versus is not None:
+            assert after.versus.difference.n == 8
+            assert after.p_value == before.p_value

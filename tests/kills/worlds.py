@@ -57,16 +57,16 @@ def _fill_disk(ballast: str, after: int, until: int | None) -> None:
     def step(*args: Any) -> None:
         nonlocal taken
         taken += 1
-        if taken == after:
-            _fill(Path(ballast))
         if taken == until:
             Path(ballast).unlink()
+        elif taken >= after and (until is None or taken < until):
+            _fill(Path(ballast))  # again and again: a save that failed gives back what it had taken
 
     register_optimizer_step_post_hook(step)
 
 
 def _fill(file: Path) -> None:
-    with file.open("wb", buffering=0) as ballast:
+    with file.open("ab", buffering=0) as ballast:
         for block in (4096, 1):  # first in pages, then the rest of the last one
             with contextlib.suppress(OSError):
                 while ballast.write(bytes(block)):

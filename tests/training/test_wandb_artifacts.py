@@ -39,7 +39,10 @@ def test_best_and_last_of_an_offline_run_arrive_when_it_is_sent_from_elsewhere(
         rows = read_metrics(folder.metrics_file.resolve())
 
         monkeypatch.chdir(elsewhere)
-        assert send(unsent(tmp_path / "runs")) == {}
+        waiting = unsent(tmp_path / "runs")
+        assert [run.run for run in waiting] == [folder.name]
+        assert send(waiting) == {}
+        assert [*service.runs] == [folder.name], service.unanswered
         run = service.runs[folder.name]
         versions = {alias: a for a in service.api.artifacts for alias in a.aliases if alias != "latest"}
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from bbi_lightning.comparison.audit.finding import Finding, command
-from bbi_lightning.comparison.page.origin import Configurations, configurations, oddities
+from bbi_lightning.comparison.provenance import Configurations, configurations, oddities
 from bbi_lightning.comparison.results import ArmResult, Comparison
 from bbi_lightning.comparison.verdict import count, listed, write_count
 

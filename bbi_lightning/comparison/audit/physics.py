@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bbi_lightning.comparison.audit.fairness import setting
 from bbi_lightning.comparison.audit.finding import Finding
-from bbi_lightning.comparison.page.origin import configurations
+from bbi_lightning.comparison.provenance import configurations
 from bbi_lightning.comparison.results import ArmResult, Comparison
 from bbi_lightning.comparison.verdict import count
 

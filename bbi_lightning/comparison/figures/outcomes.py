@@ -42,7 +42,7 @@ def differences(c: Comparison) -> Picture | None:
     by_seed = {(run.study, run.seed): run.final(c.test.name) for run in c.result(c.baseline.name).finished}
     rows: list[Row] = []
     for r in c.contestants:
-        if r.versus is not None:
+        if r.versus is not None:  # of several studies each pair is drawn, though their mean is what counts
             pairs = [run for run in r.finished if (run.study, run.seed) in by_seed]
             values = np.array([run.final(c.test.name) - by_seed[run.study, run.seed] for run in pairs])
             rows.append((r.arm, values, r.versus.difference, pairs))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bbi_lightning.comparison.page.arms import short
-from bbi_lightning.comparison.page.origin import oddities
+from bbi_lightning.comparison.provenance import oddities
 from bbi_lightning.comparison.results import ArmResult, Comparison
 from bbi_lightning.comparison.sweep_data import Run
 from bbi_lightning.comparison.verdict import code_version, hardware

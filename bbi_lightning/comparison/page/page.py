@@ -17,11 +17,11 @@ import jinja2
 from markupsafe import Markup, escape
 
 import bbi_lightning
-from bbi_lightning.comparison import tables
+from bbi_lightning.comparison import provenance, tables
 from bbi_lightning.comparison.audit import Level, audit
 from bbi_lightning.comparison.figures import AXES, all_pictures, over_tasks, svg
 from bbi_lightning.comparison.figures.drawing import looks
-from bbi_lightning.comparison.page import archive, arms, origin, runs
+from bbi_lightning.comparison.page import archive, arms, runs
 from bbi_lightning.comparison.page.every_run import every_run
 from bbi_lightning.comparison.page.gallery import Gallery
 from bbi_lightning.comparison.results import Comparison
@@ -161,8 +161,8 @@ def _task(c: Comparison, prefix: str) -> Cells:
         "replicates": runs.replicates(c),
         "searches": [runs.search(c, r) for r in c.results],
         "losses": runs.losses(c),
-        "configurations": origin.configurations(c),
-        "provenance": origin.provenance(c),
+        "configurations": provenance.configurations(c),
+        "provenance": provenance.provenance(c),
     }
 
 

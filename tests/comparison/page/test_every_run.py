@@ -7,8 +7,8 @@ import json
 import pytest
 
 from bbi_lightning.comparison.page.every_run import every_run
-from bbi_lightning.comparison.page.origin import oddities
 from bbi_lightning.comparison.page.page import csv_files, render_page, write_page
+from bbi_lightning.comparison.provenance import oddities
 from bbi_lightning.comparison.results import compare_sweep
 from bbi_lightning.comparison.sweep_data import read_sweep
 from tests.comparison.page.explorer import NAMES, head, said, search, select, table

@@ -12,7 +12,7 @@ import yaml
 
 from bbi_lightning.comparison.results import ArmResult, Comparison
 from bbi_lightning.comparison.sweep_data import Arm, Run
-from bbi_lightning.comparison.verdict import code_version, hardware
+from bbi_lightning.comparison.verdict import code_version, count, hardware
 
 # what a run's numbers do not depend on, or what differs from run to run by design
 _NOT_COMPARED = ("runtime", "tracking", "checkpoint", "cluster", "seed", "hydra")
@@ -147,9 +147,12 @@ def provenance(c: Comparison) -> list[tuple[str, list[str]]]:
         ("Task", [" ".join(c.sweep.base) or "–"]),
         (
             "Selection",
-            [f"{o.direction.removesuffix('e')}ing {o.metric}{tie}; the test set is read once, at the end"],
+            [
+                f"{o.direction.removesuffix('e')}ing {o.metric}{tie}"
+                + ("; how imported runs were selected is not known" if imported else "")
+            ],
         ),
-        ("Search", [f"{c.sweep.sampler}, {c.sweep.planned_trials} trials an arm, one seed for all trials"]),
+        ("Search", [f"{c.sweep.sampler}, {_planned(c)} an arm"]),
         ("Imported", [f"{n} runs from {origin}" for origin, n in imported.most_common()]),
         ("Code", _counted(Counter(code_version(run.record) for run in runs))),
         ("Hardware", _counted(Counter(hardware(run.record) for run in runs))),
@@ -159,6 +162,12 @@ def provenance(c: Comparison) -> list[tuple[str, list[str]]]:
         first, last = min(a.started for a in attempts), max(a.ended or a.started for a in attempts)
         facts.append(("Trained", [f"{first[:16].replace('T', ' ')} to {last[:16].replace('T', ' ')} UTC"]))
     return [(name, values) for name, values in facts if values]
+
+
+def _planned(c: Comparison) -> str:
+    """ "16 trials", "16 to 24 trials"."""
+    counts = {c.sweep.plan(arm.name).trials * c.sweep.plan(arm.name).studies for arm in c.sweep.arms}
+    return f"{min(counts)} to {max(counts)} trials" if len(counts) > 1 else count(counts.pop(), "trial")
 
 
 def _counted(counts: Counter[str]) -> list[str]:

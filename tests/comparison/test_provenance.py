@@ -3,8 +3,8 @@
 import json
 import re
 
-from bbi_lightning.comparison.page.origin import configurations
 from bbi_lightning.comparison.page.page import render_page
+from bbi_lightning.comparison.provenance import configurations
 from bbi_lightning.comparison.results import compare_sweep
 from bbi_lightning.comparison.sweep_data import read_sweep
 from tests.comparison.page.outline import columns_of, text_of
