@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import os
-import sys
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -26,6 +22,7 @@ from bbi_lightning.cli import (
     top,
 )
 from bbi_lightning.cli.train import FROM_EXAMPLES, config, teaching, train
+from bbi_lightning.training.leaving import own_exit_code
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 
@@ -83,26 +80,5 @@ app.add_typer(sweep.app, name="sweep")
 
 def main() -> None:
     """The entry point `bbi`."""
-    try:
+    with own_exit_code():
         app()
-    except SystemExit as leaving:
-        if _is_rank():
-            _leave(leaving.code)
-        raise
-
-
-def _is_rank() -> bool:
-    distributed = sys.modules.get("torch.distributed")
-    return distributed is not None and distributed.is_available() and distributed.is_initialized()
-
-
-def _leave(code: str | int | None) -> NoReturn:
-    """End without C++'s destructors: in torch 2.15 those of gloo abort every few ends (code 134), with the
-    process group destroyed or not, and a finished run would count as crashed."""
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-    atexit._run_exitfuncs()  # W&B, logging, temporary folders
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code if isinstance(code, int) else 0 if code is None else 1)

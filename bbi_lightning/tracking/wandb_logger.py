@@ -121,7 +121,7 @@ def build_wandb_logger(
         project=tracking.project,
         id=folder.name,
         name=folder.name,
-        save_dir=folder.path,
+        save_dir=folder.path.resolve(),  # W&B's process may have been started in another folder
         experiment=run,
     )
 
@@ -150,7 +150,7 @@ def start_run(
             job_type=labels.get("phase", "train"),
             tags=_tags(tracking, config),
             config=_complete_config(folder, config, parameters),
-            dir=str(folder.path),
+            dir=str(folder.path.resolve()),
             settings=_settings(wandb, tracking),
         )
     except wandb.errors.UsageError as error:

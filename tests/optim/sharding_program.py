@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor, Partial, Placement, Replicate, Sha
 from torch.nn import Parameter
 
 from bbi_lightning.optim import ECD, sharding
+from bbi_lightning.training.leaving import own_exit_code
 
 from .landscapes import Loss, flatten, noisy, parameters, quadratic
 from .launch import meet
@@ -288,10 +289,10 @@ def main(rank: int, ranks: int, meeting: str, task: str, out: Path) -> None:
         if rank == 0:
             torch.save(found, out / f"{name}-{ranks}.pt")
     dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], Path(sys.argv[5]))
+    with own_exit_code():
+        main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], Path(sys.argv[5]))

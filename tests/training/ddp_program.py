@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from bbi_lightning.training.classification import Classification
+from bbi_lightning.training.leaving import own_exit_code
 from training.reference import OPTIMIZERS, RecordingBBI, bare_trainer, batches, network
 
 CASES = {"bbi": ("bbi", 1), "bbi, short window": ("bbi", 3), "sgd, short window": ("sgd", 3)}
@@ -53,4 +54,5 @@ def main(devices: int, out: str) -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    main(int(sys.argv[1]), sys.argv[2])
+    with own_exit_code():
+        main(int(sys.argv[1]), sys.argv[2])

@@ -17,6 +17,7 @@ from torch import nn
 
 from bbi_lightning.data.generated import GeneratedDataModule
 from bbi_lightning.training.classification import Classification
+from bbi_lightning.training.leaving import own_exit_code
 from training.reference import bare_trainer, sgd
 
 SAMPLES = (1, 2, 3, 97, 101, 103)
@@ -113,4 +114,5 @@ def main(devices: int, out: str) -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    main(int(sys.argv[1]), sys.argv[2])
+    with own_exit_code():
+        main(int(sys.argv[1]), sys.argv[2])

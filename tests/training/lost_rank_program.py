@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bbi_lightning.training import interrupts
+from bbi_lightning.training.leaving import own_exit_code
 
 with interrupts.listening():
     import pytorch_lightning as pl
@@ -101,6 +102,7 @@ def main(folder: Path, stop_within: float) -> int:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    with interrupts.listening():
-        code = main(Path(sys.argv[1]), float(sys.argv[2]))
-    sys.exit(code)
+    with own_exit_code():
+        with interrupts.listening():
+            code = main(Path(sys.argv[1]), float(sys.argv[2]))
+        sys.exit(code)

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+import wandb
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
 
 from wandb_standin import WandbStandIn
@@ -32,6 +34,9 @@ def test_best_and_last_of_an_offline_run_arrive_when_it_is_sent_from_elsewhere(
     with WandbStandIn() as service:
         for name, value in service.environment(tmp_path / "home").items():
             monkeypatch.setenv(name, value)
+        monkeypatch.chdir(elsewhere)
+        wandb.init(mode="offline", dir=str(elsewhere)).finish()  # W&B's process has its own idea of "here"
+        monkeypatch.chdir(tmp_path)
         overrides = [*QUIET, "tracking=offline", "tracking.artifacts=both", "runtime.root=runs"]
         folder = train(compose(overrides), labels={"sweep": "s", "arm": "bbi", "phase": "search"})
         store = CheckpointStore(folder.checkpoints.resolve(), folder.name)
