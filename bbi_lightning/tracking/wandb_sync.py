@@ -82,7 +82,7 @@ def send(
 def _send(run: Unsent, patience: float) -> str | None:
     """What went wrong; an attempt is sent after those before it, which the service would else reorder."""
     for folder in run.folders:
-        command = [sys.executable, "-m", "wandb", "sync", str(folder)]
+        command = [sys.executable, "-m", "wandb", "sync", str(folder.resolve())]
         try:
             done = subprocess.run(
                 command,
@@ -91,6 +91,7 @@ def _send(run: Unsent, patience: float) -> str | None:
                 timeout=patience,
                 check=False,
                 stdin=subprocess.DEVNULL,
+                cwd=folder.parents[1],  # W&B leaves a folder `wandb` where it runs: the run has one
                 env={**os.environ, "WANDB_MODE": "online"},
             )
         except subprocess.TimeoutExpired:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import wandb
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tracking"))
