@@ -20,6 +20,7 @@ from bbi_lightning.sweeps.spec import SweepSpec
 from bbi_lightning.sweeps.status import ArmStatus, SweepStatus
 from bbi_lightning.sweeps.study import best
 from bbi_lightning.sweeps.trial import Trial
+from bbi_lightning.tracking.durations import in_words
 
 _INTERVAL = 10.0  # seconds between plain lines
 _BAR = 10  # characters
@@ -177,25 +178,12 @@ def best_table(spec: SweepSpec, trials: Sequence[Trial]) -> RenderableType:
 
 def footer(status: SweepStatus, elapsed: float) -> Text:
     """One line: how much is done, how long it took, how long it will take."""
-    parts = [f"{status.ended}/{status.total} runs", f"{duration(elapsed)} so far"]
+    parts = [f"{status.ended}/{status.total} runs", f"{in_words(elapsed)} so far"]
     if status.done:
-        parts[1] = duration(elapsed)
+        parts[1] = in_words(elapsed)
     elif status.eta is not None:
-        parts.append(f"about {duration(status.eta)} to go")
+        parts.append(f"about {in_words(status.eta)} to go")
     return Text("  " + " · ".join(parts), style="dim")
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the two units a person would use."""
-    whole = max(0, round(seconds))
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{minutes} min {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{hours} h {minutes % 60:02d} min"
-    return f"{days} d {hours % 24:02d} h"
 
 
 def _progress(done: int, total: int, with_bar: bool) -> RenderableType:

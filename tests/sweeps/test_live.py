@@ -6,7 +6,7 @@ import toy_task
 from rich.console import Console
 from toy_task import begin, runnable
 
-from bbi_lightning.sweeps.live import WIDE, LiveTable, PlainLines, display, duration, table
+from bbi_lightning.sweeps.live import WIDE, LiveTable, PlainLines, display, table
 from bbi_lightning.sweeps.status import read_status
 from bbi_lightning.sweeps.study import Studies
 from bbi_lightning.sweeps.trial import Outcome, Owner
@@ -84,21 +84,6 @@ def test_the_eta_comes_from_measured_durations(halfway):
     key = next(t.key for t in halfway.trials("wide") if t.state == "running")
     assert read_status(halfway, {key: 3.0}, living=four).eta == status.eta - 3.0 / 4
     assert read_status(halfway, {key: 99.0}, living=four).eta == status.eta - 4.0 / 4, "late, not negative"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.4, "0 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 00 s"),
-        (3599, "59 min 59 s"),
-        (7500, "2 h 05 min"),
-        (1e6, "11 d 13 h"),
-    ],
-)
-def test_durations(seconds, text):
-    assert duration(seconds) == text
 
 
 def test_the_display_suits_the_console():

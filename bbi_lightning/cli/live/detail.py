@@ -11,7 +11,7 @@ from rich.text import Text
 from bbi_lightning.cli.live.choosing import label
 from bbi_lightning.cli.live.columns import STATE_STYLES
 from bbi_lightning.cli.live.words import chart, elided, metric_value, short_number
-from bbi_lightning.tracking.live.alarms import spell
+from bbi_lightning.tracking.durations import in_words
 from bbi_lightning.tracking.live.run_watch import RunView
 
 _AXIS = 9  # characters to the left of the chart
@@ -48,9 +48,9 @@ def _title(run: RunView) -> Text:
     if run.attempt > 1:
         title.append(f"  attempt {run.attempt}", style="dim")
     if run.took is not None:
-        title.append(f"  {spell(run.took)} trained", style="dim")
+        title.append(f"  {in_words(run.took)} trained", style="dim")
     if run.silent is not None and run.silent > 5:
-        title.append(f"  silent for {spell(run.silent)}", style="dim")
+        title.append(f"  silent for {in_words(run.silent)}", style="dim")
     return title
 
 

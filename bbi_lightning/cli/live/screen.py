@@ -15,7 +15,8 @@ from bbi_lightning.cli.live.columns import STATE_STYLES, RunTable, several_sweep
 from bbi_lightning.cli.live.detail import detail
 from bbi_lightning.cli.live.gathering import Queue, Scene, Workers
 from bbi_lightning.cli.live.words import bar, elided, metric_value, short_duration
-from bbi_lightning.tracking.live.alarms import Alarm, spell
+from bbi_lightning.tracking.durations import in_words
+from bbi_lightning.tracking.live.alarms import Alarm
 from bbi_lightning.tracking.live.run_watch import RunView
 from bbi_lightning.tracking.live.watch import SweepView
 
@@ -128,7 +129,7 @@ class Screen:
             line.append("  no runs", style="dim")
         age = time.monotonic() - self.scene.looked
         if self.height is not None and age > max(5.0, _OLD * self.interval):
-            line.append(f"  {spell(age)} old: the disk is slow", style="bold yellow")
+            line.append(f"  {in_words(age)} old: the disk is slow", style="bold yellow")
         elif not self.scene.snapshot.complete:
             line.append("  reading logs …", style="dim")
         return line

@@ -118,7 +118,8 @@ def _picture(state: SweepStatus, jobs: Sequence[QueuedJob], width: int) -> Rende
     from rich.console import Group
     from rich.text import Text
 
-    from bbi_lightning.sweeps.live import duration, table
+    from bbi_lightning.sweeps.live import table
+    from bbi_lightning.tracking.durations import in_words
 
     parts = [f"{state.ended}/{state.total} runs"]
     if state.done:
@@ -126,7 +127,7 @@ def _picture(state: SweepStatus, jobs: Sequence[QueuedJob], width: int) -> Rende
     else:
         parts.append(_who(state))
         if state.eta is not None and state.workers:
-            parts.append(f"about {duration(state.eta)} to go")
+            parts.append(f"about {in_words(state.eta)} to go")
     waiting = [job for job in jobs if job.state == "PENDING"]
     if waiting:
         reasons = ", ".join(sorted({job.reason for job in waiting}))

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from bbi_lightning.tracking.durations import in_words
 from bbi_lightning.tracking.live.telemetry import Telemetry
 
 Level = Literal["error", "warning"]
@@ -68,7 +69,8 @@ def silence_alarm(seconds: float, usual_gap: float | None) -> Alarm | None:
     if seconds <= allowed_silence(usual_gap):
         return None
     usual = f", usually every {usual_gap:.2g} s" if usual_gap else ""
-    return Alarm("warning", "silent", f"no row for {spell(seconds)}{usual}: it hangs, or validates for long")
+    said = f"no row for {in_words(seconds)}{usual}: it hangs, or validates for long"
+    return Alarm("warning", "silent", said)
 
 
 def failure_alarm(exception: str | None) -> Alarm:
@@ -151,16 +153,3 @@ def _steps(rows: list[dict[str, Any]]) -> float:
 def _value(row: Mapping[str, Any], key: str) -> float | None:
     value = row.get(f"energy/{key}")
     return float(value) if isinstance(value, (int, float)) else None
-
-
-def spell(seconds: float) -> str:
-    """Seconds in the two units a person would use: "12 s", "3 min 20 s", "2 h 05 min", "1 d 4 h"."""
-    whole = max(0, round(seconds))
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{minutes} min {whole % 60:02d} s"
-    if whole < 86400:
-        return f"{hours} h {minutes % 60:02d} min"
-    return f"{days} d {hours % 24} h"

@@ -109,18 +109,3 @@ def test_a_failure_is_its_last_line():
 def test_ranks_that_diverged_have_a_code_of_their_own():
     name = "bbi_lightning.training.rank_guard.RanksDivergedError: after optimizer step 40 rank 1 and rank 0 …"
     assert alarms.failure_alarm(f"Traceback\n{name}").code == "ranks"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (-3, "0 s"),
-        (59.4, "59 s"),
-        (60, "1 min 00 s"),
-        (3599, "59 min 59 s"),
-        (3661, "1 h 01 min"),
-        (9e4, "1 d 1 h"),
-    ],
-)
-def test_durations_in_two_units(seconds, words):
-    assert alarms.spell(seconds) == words
