@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bbi_lightning.cli.sweep.asking import SWEEPS, Dir, Json
+from bbi_lightning.cli.sweep.asking import SWEEPS, Against, Dir, Json, Sweeps
 
 if TYPE_CHECKING:
     from bbi_lightning.comparison.audit import Finding
@@ -57,20 +57,8 @@ _MEANINGS = {
 
 
 def audit(
-    sweeps: Annotated[
-        list[str],
-        typer.Argument(metavar="SWEEP…", help="Names of sweeps, or their folders.", show_default=False),
-    ],
-    against: Annotated[
-        str | None,
-        typer.Option(
-            "--against",
-            "-a",
-            metavar="ARM",
-            show_default=False,
-            help="The baseline. Default: sgd, or the first arm.",
-        ),
-    ] = None,
+    sweeps: Sweeps,
+    against: Against = None,
     claims: Annotated[
         list[str] | None,
         typer.Option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bbi_lightning.cli.sweep.asking import Dir
+from bbi_lightning.cli.sweep.asking import Against, Dir, Sweeps
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,20 +56,8 @@ How it judges
 
 
 def compare(
-    sweeps: Annotated[
-        list[str],
-        typer.Argument(metavar="SWEEP…", help="Names of sweeps, or their folders.", show_default=False),
-    ],
-    against: Annotated[
-        str | None,
-        typer.Option(
-            "--against",
-            "-a",
-            metavar="ARM",
-            show_default=False,
-            help="The arm that the others are compared to. Default: sgd, or the first.",
-        ),
-    ] = None,
+    sweeps: Sweeps,
+    against: Against = None,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bbi_lightning.cli.sweep.asking import Against
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -76,16 +78,7 @@ def dashboard(
             "--project", "-p", metavar="NAME", show_default=False, help="W&B project. Default: as the runs."
         ),
     ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            "--against",
-            "-a",
-            metavar="ARM",
-            show_default=False,
-            help="The arm that the others are compared to.",
-        ),
-    ] = None,
+    against: Against = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only write what it would be.")] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Change nothing, compare W&B's numbers with ours.")
@@ -298,16 +291,13 @@ _FILES = ("dashboard.json", "report.md")
 
 def _where_the_runs_went(c: Comparison) -> dict[str, str]:
     """The project and entity of the first run that tells."""
-    from omegaconf import OmegaConf
+    from bbi_lightning.tracking.config_file import config_if_readable
+    from bbi_lightning.tracking.run_folder import RunFolder
 
     for run in c.sweep.runs:
-        try:
-            config = OmegaConf.load(run.folder / "config.yaml")
-            found = {key: OmegaConf.select(config, f"tracking.{key}") for key in ("project", "entity")}
-        except Exception:  # no config, or a damaged one: another run may have it
-            continue
-        if found["project"]:
-            return {key: str(value) for key, value in found.items() if value}
+        said = config_if_readable(RunFolder(run.folder).config_file).get("tracking")
+        if isinstance(said, dict) and said.get("project"):
+            return {key: str(said[key]) for key in ("project", "entity") if said.get(key)}
     return {}
 
 

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bbi_lightning.comparison.sweep_data import Curve, Run
+from bbi_lightning.tracking.config_file import config_if_readable, samples_a_step
+from bbi_lightning.tracking.run_folder import RunFolder
 
 Axis = Literal["step", "epoch", "samples", "time"]
 Array = NDArray[np.float64]
@@ -71,15 +73,8 @@ def batch_size(folder: Path) -> float:
 
     data.batch_size (over all ranks) times trainer.accumulate_grad_batches.
     """
-    from omegaconf import OmegaConf
-
-    try:
-        config = OmegaConf.load(folder / "config.yaml")
-        size = OmegaConf.select(config, "data.batch_size")
-        windows = OmegaConf.select(config, "trainer.accumulate_grad_batches", default=1)
-        return float(size) * float(windows or 1)
-    except Exception:  # no file, no such key, a damaged file: the axis is then left out
-        return math.nan
+    samples = samples_a_step(config_if_readable(RunFolder(folder).config_file))
+    return math.nan if samples is None else float(samples)
 
 
 def batch_sizes(runs: Sequence[Run]) -> list[float]:

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from bbi_lightning.comparison.results import ArmResult, Comparison
 from bbi_lightning.comparison.sweep_data import Arm, Run
 from bbi_lightning.comparison.verdict import code_version, count, hardware
+from bbi_lightning.tracking.config_file import config_if_readable
+from bbi_lightning.tracking.run_folder import RunFolder
 
 # what a run's numbers do not depend on, or what differs from run to run by design
 _NOT_COMPARED = ("runtime", "tracking", "checkpoint", "cluster", "seed", "hydra")
 _ABSENT = "–"
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 Leaves = dict[str, str]
 
@@ -65,12 +64,8 @@ def _typical_run(r: ArmResult) -> Run | None:
 
 def _leaves(run: Run) -> Leaves:
     """The run's resolved configuration by dotted key; its overrides where there is no config.yaml."""
-    try:
-        with (run.folder / "config.yaml").open(encoding="utf-8") as file:
-            config = yaml.load(file, Loader=_YAML)  # the C form of the safe loader
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        config = None
-    leaves = dict(_flat(config)) if isinstance(config, Mapping) else _overrides(run)
+    config = config_if_readable(RunFolder(run.folder).config_file)
+    leaves = dict(_flat(config)) if config else _overrides(run)
     return {key: value for key, value in leaves.items() if key.split(".", 1)[0] not in _NOT_COMPARED}
 
 

@@ -10,13 +10,14 @@ Values are plain: numbers, text, truth values, lists of them; what a run does no
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from bbi_lightning.tracking.annotations import read_annotations
+from bbi_lightning.tracking.config_file import read_config
 from bbi_lightning.tracking.run_folder import RunFolder
 from bbi_lightning.tracking.run_record import RunRecord
 
@@ -99,27 +100,22 @@ def seconds_between(start: str, end: str) -> float | None:
 
 
 def config_fields(folder: RunFolder) -> dict[str, Any]:
-    """The leaves of a run's config; empty when it has none.
+    """The leaves of a run's config; where it has none, what its command line said.
 
     Raises:
-        ValueError: the file is no YAML mapping.
+        ValueError: config.yaml or run.json is damaged.
     """
-    import yaml
+    config = read_config(folder.config_file)
+    return dict(leaves(config)) if config else dict(map(_said, folder.record.overrides))
 
-    try:
-        text = folder.config_file.read_bytes()
-    except FileNotFoundError:
-        return {}
-    try:
-        config = yaml.load(text, Loader=_loader())  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        said = " ".join(str(error).split())
-        raise ValueError(f"{folder.config_file} cannot be read ({said}): restore it") from None
-    if config is None:
-        return {}
-    if not isinstance(config, dict):
-        raise ValueError(f"{folder.config_file} is no mapping: restore it")
-    return dict(leaves(config))
+
+def _said(override: str) -> tuple[str, Any]:
+    """ "optim.lr=0.1" as key and value; a number is a number."""
+    key, _, text = override.lstrip("+~").partition("=")
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return key, kind(text)
+    return key, {"true": True, "false": False}.get(text.lower(), text)
 
 
 def leaves(config: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -151,19 +147,3 @@ def _seed(record: RunRecord) -> int | None:
     """The seed that the run's name ends with."""
     match = re.search(r"-s(\d+)$", record.name)
     return int(match[1]) if match else None
-
-
-@functools.cache
-def _loader() -> Any:
-    """PyYAML's safe loader, the fast one where there is one, to which "1e-3" is a number as to OmegaConf."""
-    import yaml
-
-    base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loader: Any = type("_Loader", (base,), {})
-    loader.yaml_implicit_resolvers = {key: list(found) for key, found in base.yaml_implicit_resolvers.items()}
-    loader.add_implicit_resolver(
-        "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?(?:\d+|\d+\.\d*|\.\d+)[eE][-+]?\d+$"),
-        list("-+.0123456789"),
-    )
-    return loader

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bbi_lightning.tracking.config_file import samples_a_step
 from bbi_lightning.tracking.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -280,13 +281,6 @@ def _tags(tracking: WandbTracking, config: Mapping[str, Any]) -> list[str]:
 def _class_name(config: Mapping[str, Any], group: str) -> str:
     target: str = (config.get(group) or {}).get("_target_", "")
     return target.rpartition(".")[2]
-
-
-def samples_a_step(config: Mapping[str, Any]) -> int | None:
-    """Training samples an optimizer step, over all processes; None where the config does not say."""
-    batch = (config.get("data") or {}).get("batch_size")
-    windows = (config.get("trainer") or {}).get("accumulate_grad_batches") or 1
-    return batch * windows if isinstance(batch, int) and isinstance(windows, int) else None
 
 
 def _refusal(tracking: WandbTracking, error: Exception, what: str, remedy: str) -> str:

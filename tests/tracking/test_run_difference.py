@@ -4,6 +4,7 @@ import json
 import re
 
 from bbi_lightning.tracking.run_difference import Changed, difference
+from bbi_lightning.tracking.run_folder import RunFolder
 from tests.tracking.made_runs import make
 
 
@@ -35,6 +36,17 @@ def test_two_runs_differ_in_what_they_differ(tmp_path):
     assert parts == {"train/loss": (3, 3), "energy/E": (0, None), "a": (0, None)}
     assert difference(one, one).config == difference(one, one).results == ()
     assert {pair.parts_at for pair in difference(one, one).curves} == {None}
+
+
+def test_without_a_config_the_command_lines_are_compared(tmp_path):
+    runs = []
+    for name, rate in (("one-s0", "0.1"), ("other-s0", "2e-3")):
+        words = ["optim=sgd", f"optim.lr={rate}", "+trainer.fast=true"]
+        runs.append(RunFolder.create(tmp_path / name, config="", overrides=words))
+    runs[0].config_file.unlink()
+    found = difference(*runs)
+    assert found.config == (Changed("optim.lr", 0.1, 2e-3),)
+    assert found.same_leaves == 2
 
 
 def test_other_code_and_other_machines_are_differences(tmp_path):

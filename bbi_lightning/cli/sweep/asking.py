@@ -19,6 +19,20 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 Dir = Annotated[Path, typer.Option("--dir", help="The folder that holds all sweeps.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The sweep's name, or its folder.")]
 Json = Annotated[bool, typer.Option("--json", help="For scripts.")]
+Sweeps = Annotated[
+    list[str],
+    typer.Argument(metavar="SWEEP…", help="Names of sweeps, or their folders.", show_default=False),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        "--against",
+        "-a",
+        metavar="ARM",
+        show_default=False,
+        help="The arm that the others are compared to. Default: sgd, or the first.",
+    ),
+]
 SWEEPS = Path("sweeps")
 
 

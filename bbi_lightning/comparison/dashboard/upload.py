@@ -9,9 +9,10 @@ from typing import Any, Literal
 
 from bbi_lightning.comparison.dashboard.specification import Dashboard
 from bbi_lightning.comparison.sweep_data import Run
+from bbi_lightning.tracking.config_file import config_if_readable, samples_a_step
 from bbi_lightning.tracking.metric_log import read_metrics
 from bbi_lightning.tracking.run_folder import RunFolder
-from bbi_lightning.tracking.wandb_logger import STEP, WandbTracking, end_run, samples_a_step, start_run
+from bbi_lightning.tracking.wandb_logger import STEP, WandbTracking, end_run, start_run
 from bbi_lightning.tracking.wandb_sync import Unsent, send, unsent
 
 _OVER = ("finished", "diverged", "pruned", "failed")
@@ -70,7 +71,9 @@ def record(run: Run, tracking: WandbTracking) -> None:
     Raises:
         ValueError: the metric log is damaged; OSError: the folder cannot be written.
     """
-    rows, config = read_metrics(RunFolder(run.folder).metrics_file), _config(run.folder)
+    folder = RunFolder(run.folder)
+    # an imported run may have no config: its curves are worth sending all the same
+    rows, config = read_metrics(folder.metrics_file), config_if_readable(folder.config_file)
     before = _records(run)
     try:
         _replay(run, rows, config, tracking)
@@ -93,16 +96,6 @@ def _replay(run: Run, rows: list[dict[str, Any]], config: dict[str, Any], tracki
 
 def _records(run: Run) -> set[Path]:
     return set((run.folder / "wandb").glob("offline-run-*"))
-
-
-def _config(folder: Path) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-
-    try:
-        config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"), resolve=True)
-    except Exception:  # an imported run may have none: its curves are worth sending all the same
-        return {}
-    return config if isinstance(config, dict) else {}  # type: ignore[return-value]  # keys are strings
 
 
 def _unsent(runs: Collection[Run]) -> list[Unsent]:

@@ -13,8 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from bbi_lightning.tracking.config_file import config_if_readable
 from bbi_lightning.tracking.live.alarms import (
     Alarm,
     allowed_silence,
@@ -28,7 +27,6 @@ from bbi_lightning.tracking.live.telemetry import LOSS, Telemetry
 from bbi_lightning.tracking.run_folder import RunFolder
 from bbi_lightning.tracking.run_record import RunRecord
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is
 _QUIET = 10.0  # seconds of silence after which it is asked whether the process still lives
 UNDER_WAY = ("running",)
 
@@ -270,11 +268,7 @@ class RunWatch:
     def _read_config(self) -> None:
         if self.record is not None and self.record.state == "finished":
             return  # nobody asks how far it is
-        try:
-            config = yaml.load(self.folder.config_file.read_bytes(), _LOADER)
-        except (OSError, yaml.YAMLError):
-            config = None
-        plan = Plan.of(_mapping(config), *self._asked)
+        plan = Plan.of(config_if_readable(self.folder.config_file), *self._asked)
         if plan.metric != self._plan.metric:
             self._restart(plan)
         self._plan = plan

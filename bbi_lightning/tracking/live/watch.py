@@ -12,11 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from bbi_lightning.tracking.config_file import read_config
 from bbi_lightning.tracking.live.alarms import Alarm
 from bbi_lightning.tracking.live.finder import RunFinder
-from bbi_lightning.tracking.live.run_watch import _LOADER, RunView, RunWatch
+from bbi_lightning.tracking.live.run_watch import RunView, RunWatch
 from bbi_lightning.tracking.run_record import RunRecord
 
 _RESTING = 10  # a run that does not run is looked at in every so-manieth look
@@ -190,7 +189,7 @@ class _Sweep:
     @classmethod
     def read(cls, folder: Path, changed: int) -> _Sweep:
         try:
-            spec = yaml.load((folder / "sweep.yaml").read_bytes(), _LOADER)
+            spec = read_config(folder / "sweep.yaml")
             search, objective = spec["search"], spec["objective"]
             an_arm = (int(search["trials"]) + int(spec["replicates"]["count"])) * int(
                 search.get("studies", 1)
@@ -198,7 +197,7 @@ class _Sweep:
             total: int | None = len(spec["arms"]) * an_arm
             metric, maximize = str(objective["metric"]), objective.get("direction", "maximize") == "maximize"
             name, lock = str(spec.get("name") or folder.name), str(spec.get("lock") or "auto")
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        except (OSError, KeyError, TypeError, ValueError):
             name, lock, total, metric, maximize = folder.name, "auto", None, "val/acc", True
         return cls(folder, changed, name, total, metric, maximize, lock)
 
