@@ -35,10 +35,9 @@ class Muon(Optimizer):
         momentum: of Muon, in [0, 1).
         nesterov: of Muon.
         weight_decay: of Muon, decoupled, ≥ 0.
-        ns_steps: Newton-Schulz iterations, ≥ 1.
         adjust_lr: how the rate depends on a matrix's shape, see the module.
         rest_lr: of AdamW, > 0.
-        rest_betas, rest_eps, rest_weight_decay: of AdamW.
+        rest_betas, rest_weight_decay: of AdamW.
 
     A scheduler changes both rates by the same factor.
 
@@ -56,28 +55,23 @@ class Muon(Optimizer):
         momentum: float = 0.95,
         nesterov: bool = True,
         weight_decay: float = 0.0,
-        ns_steps: int = 5,
         adjust_lr: Literal["original", "match_rms_adamw"] = "original",
         rest_lr: float = 1e-3,
         rest_betas: tuple[float, float] = (0.9, 0.95),
-        rest_eps: float = 1e-8,
         rest_weight_decay: float = 0.0,
     ) -> None:
         for name, rate in (("lr", lr), ("rest_lr", rest_lr)):
             if not rate > 0:
                 raise ValueError(f"{name}={rate} is not a learning rate: give a number above 0")
-        if ns_steps < 1:
-            raise ValueError(f"ns_steps={ns_steps} is too few: give 1 or more")
         matrices: dict[str, Any] = {
             "lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay,
-            "ns_steps": ns_steps, "adjust_lr_fn": adjust_lr,
+            "adjust_lr_fn": adjust_lr,
         }  # fmt: skip
         self._matrices = torch.optim.Muon([nn.Parameter(torch.zeros(1, 1))], **matrices)
         self._rest = AdamW(
             [nn.Parameter(torch.zeros(()))],
             lr=rest_lr,
             betas=rest_betas,
-            eps=rest_eps,
             weight_decay=rest_weight_decay,
         )
         groups = [{**(matrices if g["muon"] else self._rest.defaults), **g} for g in _groups(list(params))]

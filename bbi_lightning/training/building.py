@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
+from torch import nn
 
 from bbi_lightning.checkpoints.lightning_io import StoreCheckpointIO
 from bbi_lightning.data.image_data_module import ImageDataModule
@@ -122,24 +123,11 @@ def build(
     model = config.model.build(image_shape=data.image_shape, num_classes=data.num_classes)
     if options.precision == "64-true":
         model.double()  # Lightning does so after a checkpoint has been loaded, which would round its weights
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    own_loggers = loggers(trained_parameters(model))
     if runtime.compile:
         model.compile()
 
-    exchange = Exchange()
-    own_loggers = loggers(parameters)
-    checkpointing = RunCheckpoint(
-        lifelines.io,
-        config.checkpoint.build(),
-        exchange,
-        history=next((logger for logger in own_loggers if isinstance(logger, MetricLogger)), None),
-        time_limit=lifelines.time_limit,
-        watchdog=lifelines.watchdog,
-    )
-    progress, callbacks = usual_callbacks(config.seed, options, runtime, exchange)
-    trainer = build_trainer(
-        options, runtime, [*callbacks, checkpointing], own_loggers, exchange, lifelines.io
-    )
+    trainer, progress, checkpointing = trainer_with_callbacks(config, lifelines, own_loggers)
     data.trainer = trainer  # its rank and device decide what a loader holds
     train_loader, val_loader = data.train_dataloader(), data.val_dataloader() or None
     progress.total_steps = total_steps = count_steps(len(train_loader), options)
@@ -158,7 +146,32 @@ def build(
     return Parts(module, trainer, train_loader, val_loader, total_steps, checkpointing)
 
 
-def usual_callbacks(
+def trained_parameters(module: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def trainer_with_callbacks(
+    config: TrainingConfig, lifelines: Lifelines, loggers: Sequence[Logger]
+) -> tuple[pl.Trainer, Progress, RunCheckpoint]:
+    """The trainer with everything that a run needs around its module."""
+    options: TrainerOptions = config.trainer.build()
+    runtime: RuntimeOptions = config.runtime.build()
+    exchange = Exchange()
+    checkpointing = RunCheckpoint(
+        lifelines.io,
+        config.checkpoint.build(),
+        exchange,
+        history=next((logger for logger in loggers if isinstance(logger, MetricLogger)), None),
+        time_limit=lifelines.time_limit,
+        watchdog=lifelines.watchdog,
+    )
+    progress, callbacks = _usual_callbacks(config.seed, options, runtime, exchange)
+    trainer = build_trainer(options, runtime, [*callbacks, checkpointing], loggers, exchange, lifelines.io)
+    return trainer, progress, checkpointing
+
+
+def _usual_callbacks(
     seed: int, options: TrainerOptions, runtime: RuntimeOptions, exchange: Exchange
 ) -> tuple[Progress, list[Callback]]:
     """The progress display, and all callbacks but the last in the order in which they must run."""

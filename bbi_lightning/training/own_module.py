@@ -22,14 +22,12 @@ from bbi_lightning.training import interrupts
 from bbi_lightning.training.building import (
     Lifelines,
     Parts,
-    build_trainer,
     count_steps,
-    usual_callbacks,
+    trained_parameters,
+    trainer_with_callbacks,
 )
-from bbi_lightning.training.checkpointing import RunCheckpoint
 from bbi_lightning.training.components import ConfigError
 from bbi_lightning.training.config import TrainingConfig, checked, compose, digest, plain
-from bbi_lightning.training.exchange import Exchange
 from bbi_lightning.training.generators import seed_generators
 from bbi_lightning.training.metric_logger import MetricLogger
 from bbi_lightning.training.options import RuntimeOptions, TrainerOptions
@@ -200,20 +198,8 @@ def _build(
         raise ConfigError(f"{own._where} steps its optimizers itself: use automatic_optimization=True")
     if options.precision == "64-true":
         module.double()
-    exchange = Exchange()
-    own_loggers = loggers(sum(p.numel() for p in module.parameters() if p.requires_grad))
-    checkpointing = RunCheckpoint(
-        lifelines.io,
-        config.checkpoint.build(),
-        exchange,
-        history=next((logger for logger in own_loggers if isinstance(logger, MetricLogger)), None),
-        time_limit=lifelines.time_limit,
-        watchdog=lifelines.watchdog,
-    )
-    progress, callbacks = usual_callbacks(config.seed, options, runtime, exchange)
-    trainer = build_trainer(
-        options, runtime, [*callbacks, checkpointing], own_loggers, exchange, lifelines.io
-    )
+    own_loggers = loggers(trained_parameters(module))
+    trainer, progress, checkpointing = trainer_with_callbacks(config, lifelines, own_loggers)
     for logger in own_loggers:
         if isinstance(logger, _OwnLogger):
             logger.trainer = trainer

@@ -271,7 +271,6 @@ def test_sam_needs_a_closure() -> None:
         (lambda p: ScheduleFreeSGD(p, lr=0.1, weight_decay=-1.0), "weight_decay=-1.0"),
         (lambda p: Muon(p, lr=-1.0), "lr=-1.0"),
         (lambda p: Muon(p, lr=0.1, rest_lr=0.0), "rest_lr=0.0"),
-        (lambda p: Muon(p, lr=0.1, ns_steps=0), "ns_steps=0"),
         (lambda p: SAM(p, lr=0.0), "lr=0.0"),
         (lambda p: SAM(p, lr=0.1, rho=-0.1), "rho=-0.1"),
     ],
