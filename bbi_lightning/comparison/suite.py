@@ -41,6 +41,7 @@ class OverTasks:
         iqm: interquartile mean of all scores, resampled within tasks.
         difference: mean over tasks of the mean paired difference of scores to the baseline; None for the
             baseline and without pairs in some task.
+        task_differences: of each task, the mean paired difference; empty where `difference` is None.
         improvement: probability that a run of this arm is better than one of the baseline, mean over tasks.
     """
 
@@ -48,6 +49,7 @@ class OverTasks:
     scores: tuple[Scores, ...]
     iqm: Estimate
     difference: Estimate | None = None
+    task_differences: tuple[float, ...] = ()
     improvement: Estimate | None = None
 
 
@@ -171,6 +173,7 @@ def _over_tasks(comparisons: Sequence[Comparison], relative: bool, seed: int) ->
             result = replace(
                 result,
                 difference=stratified_estimate(pairs, "mean", seed=seed) if paired else None,
+                task_differences=tuple(float(p.mean()) for p in pairs) if paired else (),
                 improvement=improvement_over_tasks(scores, reference)
                 if all(s.size for s in reference)
                 else None,

@@ -68,6 +68,7 @@ def test_over_tasks_every_task_counts_alike(digits: Path, letters: Path):
     assert suite.score == "test accuracy"
     means = [c.result("bbi").versus.difference.value for c in suite.comparisons]
     assert over(suite, "bbi").difference.value == pytest.approx(np.mean(means))
+    assert over(suite, "bbi").task_differences == pytest.approx(means)
     wins = [c.result("bbi").improvement.value for c in suite.comparisons]
     assert over(suite, "bbi").improvement.value == pytest.approx(np.mean(wins))
     assert over(suite, "sgd").difference is None

@@ -81,11 +81,11 @@ def tag(
         def change(said: Annotations) -> Annotations:
             return Annotations(tuple((set(said.tags) - set(take)) | set(give)), said.note)
 
-        for run in runs:
+        for done, run in enumerate(runs):
             try:
                 said = change_annotations(run.folder, change)
             except ValueError as error:
-                fail(str(error))
+                fail(f"{error} ({done} of {len(runs)} runs were done)" if len(runs) > 1 else str(error))
             if len(runs) <= 10:
                 typer.echo(f"{run.name}: {', '.join(said.tags) or 'no tags'}")
         if len(runs) > 10:

@@ -56,7 +56,7 @@ def aggregates(suite: Suite) -> list[Picture]:
             f"Difference to {baseline.label} over all tasks",
             "Mean over the tasks of the mean paired difference, with its 95 % interval. The points above it "
             "are the tasks; an interval across the line at zero shows no difference.",
-            [(o, e, _task_differences(suite, o)) for o, e in differences],
+            [(o, e, np.array(o.task_differences)) for o, e in differences],
             f"{score} minus that of {baseline.label}{points}",
             scale,
             line=0.0,
@@ -68,9 +68,9 @@ def aggregates(suite: Suite) -> list[Picture]:
             "Chance that a run of the arm beats a run of the baseline on the same task, mean over the tasks, "
             "with its 95 % interval. Half is no difference.",
             [(o, e, np.array([])) for o, e in improvements],
-            f"probability to be better than {baseline.label} (%)",
-            100.0,
-            line=50.0,
+            f"probability to be better than {baseline.label}",
+            1.0,
+            line=0.5,
         ),
     ]
     return [picture for picture in made if picture is not None]
@@ -84,14 +84,6 @@ def _are_shares(suite: Suite) -> bool:
     """Whether scores are accuracies as they are."""
     first = suite.comparisons[0].test
     return first.is_share and suite.score == first.label
-
-
-def _task_differences(suite: Suite, o: OverTasks) -> NDArray[np.float64]:
-    """Difference of the mean scores of every task."""
-    reference = next((b for b in suite.over_tasks if b.arm.name == _baseline(suite).name), None)
-    if reference is None:
-        return np.array([])
-    return np.array([a.mean() - b.mean() for a, b in zip(o.scores, reference.scores, strict=True)])
 
 
 def _rows_picture(

@@ -37,8 +37,8 @@ def result(c: Comparison, r: ArmResult, slot: int) -> Cells:
         "p": write_p(r.p_value).removeprefix("p = ").removeprefix("p "),
         "effect": _plain(effect, signed=True),
         "effect_interval": _plain_interval(effect, signed=True),
-        "improvement": _share(r.improvement),
-        "improvement_interval": _share_interval(r.improvement),
+        "improvement": _plain(r.improvement),
+        "improvement_interval": _plain_interval(r.improvement),
         "conclusion": tables.conclusion_words(r),
         "kind": r.conclusion,
     }
@@ -140,8 +140,8 @@ def _over_tasks(row: OverTasks, score: Metric, slot: int) -> Cells:
         "iqm_interval": score.interval(row.iqm),
         "difference": score.number(row.difference.value, signed=True) if row.difference else "–",
         "difference_interval": score.interval(row.difference, signed=True) if row.difference else "",
-        "improvement": _share(row.improvement),
-        "improvement_interval": _share_interval(row.improvement),
+        "improvement": _plain(row.improvement),
+        "improvement_interval": _plain_interval(row.improvement),
     }
 
 
@@ -158,13 +158,3 @@ def _plain_interval(estimate: Estimate | None, *, signed: bool = False) -> str:
         f"{end:{'+' if signed else ''}.2f}".replace("-", "−") for end in (estimate.low, estimate.high)
     )
     return f"{low} to {high}"
-
-
-def _share(estimate: Estimate | None) -> str:
-    return f"{100 * estimate.value:.0f} %" if estimate and math.isfinite(estimate.value) else "–"
-
-
-def _share_interval(estimate: Estimate | None) -> str:
-    if estimate is None or not estimate.has_interval:
-        return ""
-    return f"{100 * estimate.low:.0f} to {100 * estimate.high:.0f}"

@@ -101,8 +101,8 @@ class TestWords:
             assert comparison.test.text(r.iqm.value) in text
         for r in comparison.contestants:
             assert comparison.test.interval(r.versus.difference, signed=True) in text
-            low, high = 100 * r.improvement.low, 100 * r.improvement.high
-            assert f"{100 * r.improvement.value:.0f} % {low:.0f} to {high:.0f}" in text
+            better = r.improvement
+            assert f"{better.value:.2f} {better.low:.2f} to {better.high:.2f}" in text
 
     def test_lists_failures_and_divergence_by_arm(self, page):
         text = text_of(page)
